@@ -1,0 +1,85 @@
+"""Finds operations by file name, and imports only those a recipe uses.
+
+``ops/merge/ties_merge.py`` is the verb ``ties-merge``. Folders named in ``RECIPE_OPS`` (separated as
+in ``PATH``) and packages named by the entry-point group ``recipelang.ops`` are searched too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+from recipelang.ops.spec import Operation
+
+__all__ = ["lookup", "verbs"]
+
+
+def _folders() -> list[tuple[Path, str]]:
+    """Folders that hold operation files, each with the package it is (or empty)."""
+    here = Path(__file__).parent
+    own = [(f, f"recipelang.ops.{f.name}") for f in sorted(here.iterdir()) if f.is_dir()]
+    extra = [(Path(p), "") for p in os.environ.get("RECIPE_OPS", "").split(os.pathsep) if p]
+    return own + extra
+
+
+def _plugins() -> list[tuple[Path, str]]:
+    """Folders of third-party packages, by entry point."""
+    from importlib.metadata import entry_points
+
+    found: list[tuple[Path, str]] = []
+    for point in entry_points(group="recipelang.ops"):
+        spec = importlib.util.find_spec(point.value)
+        for location in (spec.submodule_search_locations or []) if spec else []:
+            found.append((Path(location), point.value))
+    return found
+
+
+@cache
+def verbs() -> dict[str, tuple[Path, str]]:
+    """Every verb with its file and the package the file is in (empty outside packages).
+
+    Two files for one verb are an error of the installation, and raise ValueError.
+    """
+    found: dict[str, tuple[Path, str]] = {}
+    for folder, package in (*_folders(), *_plugins()):
+        for file in sorted(folder.glob("*.py")):
+            if file.stem.startswith("_"):
+                continue
+            verb = file.stem.rstrip("_").replace("_", "-")
+            if verb in found:
+                raise ValueError(f"the operation {verb!r} is defined in {found[verb][0]} and {file}")
+            found[verb] = (file, package)
+    return found
+
+
+@cache
+def lookup(verb: str) -> Operation | None:
+    """The operation of that verb, or None."""
+    place = verbs().get(verb)
+    if place is None:
+        return None
+    file, package = place
+    if package:
+        module = importlib.import_module(f"{package}.{file.stem}")
+    else:
+        name = f"recipelang_ops_{file.stem}"
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    for value in vars(module).values():
+        if isinstance(value, Operation) and value.verb == verb:
+            return value
+    raise ValueError(f"{file} declares no operation {verb!r}")
+
+
+def clear() -> None:
+    """Forget what was found (tests add operation files while they run)."""
+    verbs.cache_clear()
+    lookup.cache_clear()

@@ -1,0 +1,202 @@
+"""Types of the recipe language: what is known of a value before anything runs.
+
+A :class:`ModelType` carries the model's configuration, its table of tensors and its tokenizer's
+identity, read from headers alone; None means that the metadata is not on this machine yet
+(an ``hf:`` source that was not fetched), and rules that need it then say nothing.
+
+No array library is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import TypeAlias
+
+__all__ = [
+    "AdapterType",
+    "DatasetType",
+    "DeltaType",
+    "ListType",
+    "MeasuredType",
+    "ModelType",
+    "ScalarType",
+    "SplitType",
+    "TableType",
+    "TensorInfo",
+    "TokenizerType",
+    "Type",
+    "type_name",
+]
+
+DTYPE_BYTES: Mapping[str, int] = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1,
+    "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "U32": 4, "U64": 8,
+}  # fmt: skip
+"""Bytes an element, by the dtype names of safetensors."""
+
+DTYPE_NAMES: Mapping[str, str] = {
+    "f64": "F64", "f32": "F32", "bf16": "BF16", "f16": "F16",
+    "float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16",
+}  # fmt: skip
+"""The dtype names a recipe may write, and the safetensors name of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One row of a model's table. ``dtype`` is the safetensors name, such as ``BF16``."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        """The number of elements."""
+        return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """The number of bytes of the stored tensor."""
+        return self.elements * DTYPE_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerType:
+    """A tokenizer, by identity.
+
+    ``digest`` is a sha256 over the file's bytes (``tokenizer.json``) or, in a GGUF file, over its
+    tokenizer fields. Equal digests mean equal tokenizers; different ones are compared by parsing
+    both ``path`` s, which happens only then. ``path`` is a ``tokenizer.json`` or a ``.gguf`` file.
+    """
+
+    digest: str
+    path: str
+
+
+@dataclass(frozen=True, eq=False)
+class ModelType:
+    """A model. ``config`` is config.json as parsed; ``tensors`` maps names to infos, in name order.
+
+    ``chat_template`` is the Jinja text or None. ``name`` is a short text for plans.
+    """
+
+    config: Mapping[str, object] | None = None
+    tensors: Mapping[str, TensorInfo] | None = None
+    tokenizer: TokenizerType | None = None
+    chat_template: str | None = None
+
+    @property
+    def parameters(self) -> int | None:
+        """The number of parameters, if the tensor table is known."""
+        return None if self.tensors is None else sum(t.elements for t in self.tensors.values())
+
+    @property
+    def dtype(self) -> str | None:
+        """The dtype that holds most parameters (a safetensors name)."""
+        if not self.tensors:
+            return None
+        weights: dict[str, int] = {}
+        for info in self.tensors.values():
+            weights[info.dtype] = weights.get(info.dtype, 0) + info.elements
+        return max(sorted(weights), key=lambda name: weights[name])
+
+    @property
+    def bytes(self) -> int | None:
+        """The stored size in bytes."""
+        return None if self.tensors is None else sum(t.bytes for t in self.tensors.values())
+
+    @property
+    def layers(self) -> int | None:
+        """``num_hidden_layers`` of the configuration."""
+        value = (self.config or {}).get("num_hidden_layers")
+        return value if isinstance(value, int) else None
+
+    @property
+    def architecture(self) -> str | None:
+        """``model_type`` of the configuration, such as ``llama``."""
+        value = (self.config or {}).get("model_type")
+        return value if isinstance(value, str) else None
+
+
+@dataclass(frozen=True, eq=False)
+class AdapterType:
+    """A low-rank adapter: PEFT's adapter_config.json and its tensors; ``base`` is what it fits, if known."""
+
+    config: Mapping[str, object] | None = None
+    tensors: Mapping[str, TensorInfo] | None = None
+    base: ModelType | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class DeltaType:
+    """A difference of two models of one shape, in float32. ``of`` is the type of the models."""
+
+    of: ModelType = field(default_factory=ModelType)
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetType:
+    """A dataset.
+
+    ``columns`` come from the first 1,000 rows; ``format`` is one of ``text prompt-completion chat
+    preference labelled prompts``; ``rows`` is the exact count if known; ``length`` is the window in
+    tokens that the dataset asks for, if any.
+    """
+
+    columns: tuple[str, ...] | None = None
+    format: str | None = None
+    rows: int | None = None
+    length: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SplitType:
+    """Two disjoint parts of a dataset, reached as ``.train`` and ``.holdout``."""
+
+    of: DatasetType = field(default_factory=DatasetType)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredType:
+    """A number that only a run knows. ``direction`` is ``min`` or ``max``: which way is better."""
+
+    direction: str = "min"
+
+
+@dataclass(frozen=True, slots=True)
+class TableType:
+    """What ``evaluate`` gives: models by datasets, with samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListType:
+    """``List[T]``. An empty list has the item type None."""
+
+    item: Type | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarType:
+    """``Int Float Fraction Text Bool Tokens Steps Epochs Examples Duration Bytes Devices Secret``."""
+
+    name: str
+
+
+Type: TypeAlias = (
+    "ModelType | AdapterType | DeltaType | DatasetType | SplitType | TokenizerType | MeasuredType"
+    " | TableType | ListType | ScalarType"
+)
+
+
+def type_name(type_: Type | None) -> str:
+    """The name that a recipe writes for the type: ``Model``, ``List[Model]``, ``Float``."""
+    match type_:
+        case None:
+            return "unknown"
+        case ListType(item=item):
+            return f"List[{type_name(item)}]" if item else "List"
+        case ScalarType(name=name):
+            return name
+        case _:
+            return type(type_).__name__.removesuffix("Type")
