@@ -165,6 +165,8 @@ def forms(*functions: Callable[..., object], package: str = "", sums: bool = Fal
     return Forms(functions, package, sums)
 
 
+TENSOR: Final = Mark("tensor")
+"""A parameter that gets the name of the tensor a weight operation is asked for; not a field."""
 METRICS: Final = Mark("metrics")
 """A list of metric names (verbs whose result is ``Measured``), as ``metrics`` of ``evaluate`` has."""
 METRIC: Final = Mark("metric")
@@ -209,7 +211,8 @@ class FormSpec:
 
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
-    """A field of the block, or (``per_input``) of the inputs.
+    """A field of the block, or (``per_input``) of the inputs, or (``prepositions``) a constant in a phrase,
+    as the URI of ``model "URI" at "REV"``.
 
     ``kind`` is ``int float text bool choice form list quantity metrics secret``. ``units`` holds the
     unit names that are accepted: none for a plain number, one for ``steps`` (the attribute is then a
@@ -232,6 +235,7 @@ class FieldSpec:
     hint: bool = False
     location: bool = False
     draws: bool = False
+    prepositions: tuple[str, ...] = ()
 
     @property
     def required(self) -> bool:
@@ -371,7 +375,9 @@ def read_signature(
         if annotation is None or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         base, marks = _unwrap(annotation)
-        if any(isinstance(mark, Clause) for mark in marks):
+        if TENSOR in marks:
+            continue
+        if any(isinstance(mark, Clause) for mark in marks) and not _is_constant(base):
             operands.append(_operand(parameter.name, base, marks, parameter.default))
         else:
             default = REQUIRED if parameter.default is parameter.empty else parameter.default
@@ -394,6 +400,11 @@ def _split_optional(base: Any) -> tuple[list[Any], bool]:
         members = list(typing.get_args(base))
         return [m for m in members if m is not NoneType], NoneType in members
     return [base], False
+
+
+def _is_constant(base: Any) -> bool:
+    """Whether a phrase takes a constant here (a URI, a revision) and not a value with lineage."""
+    return _split_optional(base)[0][0] in KINDS
 
 
 def _operand(name: str, base: Any, marks: list[Any], default: object) -> OperandSpec:
@@ -435,13 +446,14 @@ def _field(name: str, base: Any, marks: list[Any], default: Default) -> FieldSpe
     else:
         kind = KINDS[bare]
     unit = next((m for m in marks if isinstance(m, Unit)), Unit(()))
+    prepositions = tuple(m.preposition for m in marks if isinstance(m, Clause))
     return FieldSpec(
         name=name, kind=kind, doc=" ".join(m for m in marks if isinstance(m, str)), default=default,
         units=unit.names, range=next((m for m in marks if isinstance(m, Range)), None),
         choices=choices, forms=next((m for m in marks if isinstance(m, Forms)), None), item=item,
         optional=optional or default is None, per_input=per_input, per_tensor=PER_TENSOR in marks,
-        block=not per_input or BLOCK in marks, hint=HINT in marks, location=LOCATION in marks,
-        draws=DRAWS in marks,
+        block=(not per_input and not prepositions) or BLOCK in marks, hint=HINT in marks,
+        location=LOCATION in marks, draws=DRAWS in marks, prepositions=prepositions,
     )  # fmt: skip
 
 

@@ -1,0 +1,5 @@
+"""The command line: one file a command, found by its name; each parses, calls the API, and renders."""
+
+from recipelang.cli.main import main
+
+__all__ = ["main"]

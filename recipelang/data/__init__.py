@@ -1,0 +1,1 @@
+"""Datasets: reading, rendering, tokenising, supervision, packing, order. numpy only."""

@@ -1,0 +1,1 @@
+"""The recipe graph and what is done to it: printing, parsing, verifying, building."""
