@@ -165,6 +165,14 @@ def forms(*functions: Callable[..., object], package: str = "", sums: bool = Fal
     return Forms(functions, package, sums)
 
 
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """For a field that an operation gained after its first release: ``value`` means what the operation
+    did before the field existed, so steps with it keep the identities that they had."""
+
+    value: Attr
+
+
 TENSOR: Final = Mark("tensor")
 """A parameter that gets the name of the tensor a weight operation is asked for; not a field."""
 METRICS: Final = Mark("metrics")
@@ -216,7 +224,8 @@ class FieldSpec:
 
     ``kind`` is ``int float text bool choice form list quantity metrics secret``. ``units`` holds the
     unit names that are accepted: none for a plain number, one for ``steps`` (the attribute is then a
-    plain number), several for a ``quantity`` (the attribute is then a :class:`Quantity`).
+    plain number), several for a ``quantity`` (the attribute is then a :class:`Quantity`). A ``text``
+    with ``choices`` (``str | Literal["all-linear"]``) takes those as bare words and any string.
     """
 
     name: str
@@ -236,6 +245,7 @@ class FieldSpec:
     location: bool = False
     draws: bool = False
     prepositions: tuple[str, ...] = ()
+    absent: Absent | None = None
 
     @property
     def required(self) -> bool:
@@ -434,6 +444,9 @@ def _field(name: str, base: Any, marks: list[Any], default: Default) -> FieldSpe
     bare = members[0]
     item = None
     choices: tuple[str, ...] = ()
+    if len(members) > 1:
+        words = (m for m in members if typing.get_origin(m) is Literal)
+        choices = next((typing.get_args(m) for m in words), ())
     if METRICS in marks:
         kind = "metrics"
     elif SECRET in marks:
@@ -454,6 +467,7 @@ def _field(name: str, base: Any, marks: list[Any], default: Default) -> FieldSpe
         optional=optional or default is None, per_input=per_input, per_tensor=PER_TENSOR in marks,
         block=(not per_input and not prepositions) or BLOCK in marks, hint=HINT in marks,
         location=LOCATION in marks, draws=DRAWS in marks, prepositions=prepositions,
+        absent=next((m for m in marks if isinstance(m, Absent)), None),
     )  # fmt: skip
 
 
