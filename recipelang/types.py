@@ -141,13 +141,18 @@ class DatasetType:
 
     ``columns`` come from the first 1,000 rows; ``format`` is one of ``text prompt-completion chat
     preference labelled prompts``; ``rows`` is the exact count if known; ``length`` is the window in
-    tokens that the dataset asks for, if any.
+    tokens that the dataset asks for, if any. ``bytes`` is about how much text there is (the size of the
+    file), for estimates; ``take_tokens`` is the number of tokens that the dataset is cut to, if any;
+    ``template`` says whether it brings its own chat template.
     """
 
     columns: tuple[str, ...] | None = None
     format: str | None = None
     rows: int | None = None
     length: int | None = None
+    bytes: int | None = None
+    take_tokens: int | None = None
+    template: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,43 @@
+"""accuracy: the share of prompts that a model completes exactly as the dataset does.
+
+Example:
+    >>> accuracy.direction
+    'max'
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from recipelang.ops.measure._fields import check_pairs, scoring_cost, scoring_fields
+from recipelang.ops.spec import OF, ON, Dataset, Examples, Fault, Model, Range, Typed, operation
+from recipelang.types import DatasetType, MeasuredType
+
+__all__ = ["accuracy"]
+
+
+def _type(step: Typed) -> MeasuredType:
+    check_pairs(step, step.types.get("model", ()))
+    data = step.one("data")
+    if isinstance(data, DatasetType) and data.format == "text":
+        raise Fault("E0725", "`accuracy` compares completions, and a text has no prompt", at="data",
+                    help="use data with `prompt` and `completion`, or chats; or measure `bits-per-byte`")  # fmt: skip
+    return MeasuredType("max")
+
+
+@operation(
+    kind="measure", result="Measured", determinism="repeatable", include=scoring_fields,
+    result_type=_type, cost=scoring_cost, direction="max",
+)  # fmt: skip
+def accuracy(
+    model: Annotated[Model, OF, "the model"],
+    data: Annotated[Dataset, ON, "prompts with completions, or chats"],
+    prompts: Annotated[Examples | None, Range(1), "how many are asked, from the start [all]"] = None,
+) -> None:
+    """Exact match of the greedy completion, space at both ends aside.
+
+    In a chat the last turn of the assistant is asked for. The model writes at most as many tokens as
+    the expected answer has, and stops at its terminator.
+
+        require accuracy of student on exam >= 62%
+    """
