@@ -285,7 +285,12 @@ Statement: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One parsed file. Statements with a syntax fault are missing here and reported in the sink."""
+    """One parsed file. Statements with a syntax fault are missing here and reported in the sink.
+
+    ``broken`` holds the names that those statements would have given, so that a use of one is not
+    reported as unknown on top.
+    """
 
     source: Source
     statements: tuple[Statement, ...]
+    broken: tuple[str, ...] = ()

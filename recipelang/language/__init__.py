@@ -1,0 +1,1 @@
+"""The language: from a source text to a checked program, and back to text."""
