@@ -1,0 +1,251 @@
+"""The store: objects, manifests and action records under one folder, shared by any number of runs.
+
+    obj/ab/abcd…        an object: a canonical safetensors shard or a file, named by its sha256, 0444
+    man/ab/abcd…        an artifact's manifest, named by its identity
+    act/ab/KEY/ID       an action record: what an action key gave, on which backend and device
+    src/ab/KEY          a source's artifact id, so that its weights are hashed once
+    sum/ab/STAT         a file's digest by device, inode, size and mtime
+    run/ID/             what a run did: run.json, report.md, results.json, plots
+    work/KEY…/          an unfinished training's checkpoint
+    tmp/ lock/ format .gitignore
+
+Objects are durable before the manifest that names them, manifests before action records, and those
+before the lock file. Nothing in it is ever changed, only added or removed, and nothing is
+hard-linked out of it, so that nobody changes it from outside.
+
+Example:
+    >>> store = Store.open_for(Path("a.recipe"))  # doctest: +SKIP
+    >>> digest = store.put_bytes(b"hello")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from recipelang.diagnostics import fault
+from recipelang.store.artifact import Manifest
+from recipelang.store.files import READ_ONLY, ensure_folder, move_in, write_file
+from recipelang.store.place import find_root
+from recipelang.store.records import ActionRecord
+
+__all__ = ["FORMAT", "Store", "file_digest"]
+
+FORMAT = 1
+BLOCK = 1 << 20
+IGNORE = "# written by recipelang: models and caches do not belong in git\n*\n"
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 (hex) of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A store at ``root``. Opening makes nothing; :meth:`prepare` does."""
+
+    root: Path
+
+    # ------------------------------------------------------------ the folder
+
+    @classmethod
+    def open_for(cls, recipe: Path) -> Store:
+        """The store of a recipe file; it need not exist yet. Raises RecipeError E0850."""
+        return cls.open(find_root(recipe))
+
+    @classmethod
+    def open(cls, root: Path) -> Store:
+        """The store at a folder; it need not exist yet.
+
+        Raises RecipeError E0850 when a later recipelang wrote it.
+        """
+        try:
+            found = (root / "format").read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return cls(root)
+        if found != str(FORMAT):
+            raise fault(
+                "E0850", f"the store `{root}` has format {found}, this recipelang reads {FORMAT}",
+                help="upgrade recipelang, or point `RECIPE_STORE` at another folder",
+            )  # fmt: skip
+        return cls(root)
+
+    def prepare(self) -> None:
+        """Make the folders and files that every store has. Raises RecipeError E0851, E0852."""
+        if (self.root / "format").exists():
+            return
+        for name in ("obj", "man", "act", "run", "tmp", "lock"):
+            ensure_folder(self.root / name)
+        write_file(self.root / ".gitignore", IGNORE.encode(), self.tmp)
+        write_file(self.root / "format", f"{FORMAT}\n".encode(), self.tmp)
+
+    @property
+    def tmp(self) -> Path:
+        """Temporary files, on the same disk as the objects."""
+        return self.root / "tmp"
+
+    @property
+    def writable(self) -> bool:
+        """Whether this process may add to the store."""
+        folder = self.root
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        return os.access(folder, os.W_OK)
+
+    @contextlib.contextmanager
+    def temporary(self) -> Iterator[Path]:
+        """A new folder under ``tmp`` that is gone afterwards; :meth:`adopt` takes files out of it."""
+        folder = self.tmp / f"{os.getpid()}-{uuid4().hex[:16]}"
+        ensure_folder(folder)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    # ------------------------------------------------------------ objects
+
+    def object_path(self, digest: str) -> Path:
+        """Where an object is, or would be."""
+        return self.root / "obj" / digest[:2] / digest
+
+    def has(self, digest: str) -> bool:
+        """Whether the object is there."""
+        return self.object_path(digest).is_file()
+
+    def put_bytes(self, data: bytes) -> str:
+        """Keep bytes; returns their sha256 (hex). Doing it twice does nothing more."""
+        digest = hashlib.sha256(data).hexdigest()
+        if not self.has(digest):
+            write_file(self.object_path(digest), data, self.tmp, mode=READ_ONLY)
+        return digest
+
+    def put_file(self, path: Path) -> str:
+        """Keep a copy of a file; returns its sha256 (hex)."""
+        digest = file_digest(path)
+        if not self.has(digest):
+            with self.temporary() as folder:
+                copy = folder / "copy"
+                shutil.copyfile(path, copy)
+                if file_digest(copy) != digest:
+                    raise fault("E0761", f"`{path}` changed while it was read")
+                move_in(copy, self.object_path(digest))
+        return digest
+
+    def adopt(self, temporary: Path, digest: str = "") -> str:
+        """Keep a finished file of :meth:`temporary` by renaming it; returns its sha256 (hex).
+
+        ``digest`` is the sha256 where the writer has taken it on the way.
+        """
+        name = digest or file_digest(temporary)
+        if self.has(name):
+            temporary.unlink()
+        else:
+            move_in(temporary, self.object_path(name))
+        return name
+
+    # ------------------------------------------------------------ manifests
+
+    def manifest_path(self, artifact: str) -> Path:
+        """Where a manifest is, or would be."""
+        return self.root / "man" / artifact[:2] / artifact
+
+    def put_manifest(self, manifest: Manifest) -> str:
+        """Keep a manifest whose objects are in the store; returns the artifact's identity.
+
+        Another one of the same identity is kept unless its objects are gone.
+        """
+        artifact = manifest.identity
+        missing = [digest for digest in _objects(manifest) if not self.has(digest)]
+        if missing:
+            raise ValueError(f"the manifest names objects that are not stored: {missing[:3]}")
+        if not self.is_whole(artifact):
+            write_file(self.manifest_path(artifact), manifest.to_json(), self.tmp, mode=READ_ONLY)
+        return artifact
+
+    def manifest(self, artifact: str) -> Manifest | None:
+        """The manifest of an artifact; None where there is none, or it is damaged."""
+        try:
+            manifest = Manifest.from_json(self.manifest_path(artifact).read_bytes())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return manifest if manifest.identity == artifact else None
+
+    def is_whole(self, artifact: str) -> bool:
+        """Whether the artifact can be read: its manifest and objects are there.
+
+        Objects are looked for, not hashed: :func:`recipelang.store.check.check_artifact` does that.
+        What an ``adapted`` model stands on is looked for too, unless it is a source (which the
+        recipe opens in place).
+        """
+        manifest = self.manifest(artifact)
+        if manifest is None:
+            return False
+        if not all(self.has(digest) for digest in _objects(manifest)):
+            return False
+        return not manifest.base or self.manifest(manifest.base) is None or self.is_whole(manifest.base)
+
+    def artifacts(self, prefix: str = "") -> tuple[str, ...]:
+        """The identities of all artifacts that start with ``prefix``, sorted."""
+        folder = self.root / "man"
+        found = (f.name for f in folder.glob(f"{prefix[:2]}*/{prefix}*"))
+        return tuple(sorted(found))
+
+    # ------------------------------------------------------------ action records
+
+    def record_action(self, key: str, record: ActionRecord) -> None:
+        """Remember what an action key gave. Call it when the artifact's manifest is stored."""
+        path = self.root / "act" / key[:2] / key / record.identity
+        if not path.exists():
+            write_file(path, record.to_json(), self.tmp, mode=READ_ONLY)
+
+    def records(self, key: str) -> tuple[ActionRecord, ...]:
+        """All that is known of an action key, in the order of the records' names; damaged ones are
+        left out."""
+        folder = self.root / "act" / key[:2] / key
+        found: list[ActionRecord] = []
+        for path in sorted(folder.glob("*")) if folder.is_dir() else []:
+            with contextlib.suppress(OSError, ValueError):
+                found.append(ActionRecord.from_json(path.read_bytes()))
+        return tuple(found)
+
+    # ------------------------------------------------------------ unfinished trainings
+
+    def work_folder(self, key: str, backend: str, device: str, devices: int) -> Path:
+        """The folder of a training's checkpoints; another backend, kind or number of devices has
+        another one, since their bits differ."""
+        return self.root / "work" / f"{key}-{backend}-{device}-{devices}"
+
+    def drop_work(self, folder: Path) -> None:
+        """Remove a training's checkpoints: its result is recorded."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    # ------------------------------------------------------------ small caches
+
+    def remember(self, kind: str, key: str, value: object) -> None:
+        """Keep a small JSON value that can be made again (``src``); a failure to write is no fault."""
+        path = self.root / kind / key[:2] / key
+        if path.exists() or not (self.root / "format").exists() or not self.writable:
+            return
+        write_file(path, json.dumps(value).encode(), self.tmp)
+
+    def recall(self, kind: str, key: str) -> object:
+        """What :meth:`remember` kept, or None."""
+        try:
+            found: object = json.loads((self.root / kind / key[:2] / key).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return found
+
+
+def _objects(manifest: Manifest) -> set[str]:
+    """The objects that an artifact needs. A source's tensors have no shard: they lie outside."""
+    return {*(t.shard for t in manifest.tensors.values() if t.shard), *manifest.files.values()}
