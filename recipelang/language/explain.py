@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from recipelang.diagnostics import Diagnostic, Fix, Label, Source, Span
-from recipelang.language.phrases import OPERAND, Unexpected
+from recipelang.language.descent import OPERAND, Unexpected
 from recipelang.language.statements import CLOSERS, OPENERS
 from recipelang.language.suggest import listed, nearest
 from recipelang.language.tokens import KEYWORDS, RESERVED, Token

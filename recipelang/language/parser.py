@@ -25,7 +25,7 @@ from recipelang.language.explain import (
     too_deep,
     wrong_version,
 )
-from recipelang.language.phrases import Phrases
+from recipelang.language.descent import Phrases
 from recipelang.language.reading import MAX_BYTES, screen
 from recipelang.language.spelling import lexical
 from recipelang.language.statements import CLOSERS, MAX_NESTING, OPENERS, significant, split
