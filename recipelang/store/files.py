@@ -109,7 +109,7 @@ def write_file(path: Path, data: bytes, tmp: Path, *, mode: int = 0o644) -> None
     """
     ensure_folder(tmp)
     ensure_folder(path.parent)
-    beside = tmp / f"{os.getpid()}-{uuid4().hex[:16]}"
+    beside = tmp / f".{os.getpid()}-{uuid4().hex[:16]}.tmp"
     with translated(path):
         try:
             descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
