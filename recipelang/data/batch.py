@@ -36,4 +36,6 @@ class Batch:
     def take(self, start: int, stop: int) -> Batch:
         """Rows ``[start, stop)``."""
         part = slice(start, stop)
-        return Batch(self.tokens[part], self.segments[part], self.positions[part], self.supervised[part])
+        return Batch(
+            self.tokens[part], self.segments[part], self.positions[part], self.supervised[part]
+        )

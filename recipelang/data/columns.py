@@ -38,9 +38,11 @@ def choose(fields: Mapping[str, object], present: tuple[str, ...], name: str) ->
     """The format of a file whose columns are ``present``.
 
     ``fields`` are those of ``dataset`` (``format text prompt completion messages``). Raises Fault:
-    E0725 where a column is missing, E0726 where the format cannot be told.
+    E0775 where a column is missing, E0776 where the format cannot be told.
     """
-    own = {c: str(fields[c]) for needs in NEEDS.values() for c in needs if fields.get(c) is not None}
+    own = {
+        c: str(fields[c]) for needs in NEEDS.values() for c in needs if fields.get(c) is not None
+    }
     wanted = fields.get("format")
     have = ", ".join(f"`{c}`" for c in present) or "none"
     if isinstance(wanted, str):
@@ -54,12 +56,12 @@ def choose(fields: Mapping[str, object], present: tuple[str, ...], name: str) ->
         format = formats[0]
     for column in own:
         if column not in NEEDS[format]:
-            raise Fault("E0726", f"a dataset of format {format} has no `{column}`", at=column,
+            raise Fault("E0776", f"a dataset of format {format} has no `{column}`", at=column,
                         help="its columns are " + ", ".join(f"`{c}`" for c in NEEDS[format]))  # fmt: skip
     names = tuple((column, own.get(column, column)) for column in NEEDS[format])
     for column, actual in names:
         if actual not in present:
-            raise Fault("E0725", f"`{name}` has no column `{actual}`", at=column if column in own else "uri",
+            raise Fault("E0775", f"`{name}` has no column `{actual}`", at=column if column in own else "uri",
                         label="no such column", help=f"its columns are {have}")  # fmt: skip
     return Columns(format, names)
 
@@ -67,14 +69,14 @@ def choose(fields: Mapping[str, object], present: tuple[str, ...], name: str) ->
 def _untold(name: str, formats: list[str], have: str) -> Fault:
     if formats:
         both = " and ".join(formats)
-        return Fault("E0726", f"`{name}` could be {both}", at="uri",
+        return Fault("E0776", f"`{name}` could be {both}", at="uri",
                      help=f"say which: `format = {formats[0]}`")  # fmt: skip
-    return Fault("E0726", f"cannot tell the format of `{name}`: its columns are {have}", at="uri",
+    return Fault("E0776", f"cannot tell the format of `{name}`: its columns are {have}", at="uri",
                  help="name the columns: `text = \"body\"`, or `prompt = \"question\", completion = \"answer\"`")  # fmt: skip
 
 
 def row_of(columns: Columns, row: Row, path: Path) -> dict[str, object]:
-    """The row by the format's own columns. Raises RecipeError E0727 where a value has another type."""
+    """The row by the format's own columns. Raises RecipeError E0777 where a value has another type."""
     found: dict[str, object] = {}
     for column, actual in columns.names:
         if actual not in row.values:
@@ -102,10 +104,12 @@ def _check_messages(value: object, actual: str, path: Path, row: Row) -> None:
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
             said = f"`{role}`" if isinstance(role, str) else json_name(role)
-            raise _wrong(path, row, f"`{actual}[{i}].role` is one of {', '.join(ROLES)}, found {said}")
+            raise _wrong(
+                path, row, f"`{actual}[{i}].role` is one of {', '.join(ROLES)}, found {said}"
+            )
         if not isinstance(content, str):
             raise _wrong(path, row, f"`{actual}[{i}].content` is text, found {json_name(content)}")
 
 
 def _wrong(path: Path, row: Row, what: str) -> Exception:
-    return fault("E0727", f"`{path}:{row.line}`: {what}", help="correct the row, or leave it out")
+    return fault("E0777", f"`{path}:{row.line}`: {what}", help="correct the row, or leave it out")

@@ -45,12 +45,12 @@ class Row:
 def read_rows(path: Path) -> Iterator[Row]:
     """The rows of a file, in order; the suffix says how to read it.
 
-    Raises RecipeError: E0721 (cannot be opened), E0722 (another kind of file), E0723 (a bad line).
+    Raises RecipeError: E0771 (cannot be opened), E0772 (another kind of file), E0773 (a bad line).
     """
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         known = ", ".join(f"`{s}`" for s in FORMATS)
-        raise fault("E0722", f"`{path.name}` is not a data file that can be read",
+        raise fault("E0772", f"`{path.name}` is not a data file that can be read",
                     help=f"convert it to one of {known}")  # fmt: skip
     try:
         with path.open("rb") as file:
@@ -58,13 +58,13 @@ def read_rows(path: Path) -> Iterator[Row]:
             yield from {".jsonl": _jsonl, ".csv": _csv, ".txt": _txt}[suffix](lines, path)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise fault("E0721", f"cannot read `{path}`: {reason.lower()}",
+        raise fault("E0771", f"cannot read `{path}`: {reason.lower()}",
                     help="check the path; it is relative to the recipe's folder") from None  # fmt: skip
 
 
 def bad_line(path: Path, line: int, what: str, help: str = "") -> RecipeError:
     """The fault of a line."""
-    return fault("E0723", f"`{path}:{line}`: {what}", help=help)
+    return fault("E0773", f"`{path}:{line}`: {what}", help=help)
 
 
 def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, str]]:
@@ -114,7 +114,13 @@ def _jsonl(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[Row]:
 
 def json_name(value: object) -> str:
     """What a JSON value is called in messages."""
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "text",
+        bool: "true or false",
+        type(None): "null",
+    }
     return names.get(type(value), "a number")
 
 

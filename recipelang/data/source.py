@@ -12,74 +12,60 @@ Example:
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
-from recipelang.data.columns import choose, row_of
-from recipelang.data.readers import read_rows
+from recipelang.data.columns import Columns, choose, row_of
+from recipelang.data.readers import Row, read_rows
 from recipelang.diagnostics.diagnostic import fault
 from recipelang.ops.spec import Fault
+from recipelang.sources import locate
 from recipelang.types import DatasetType
 from recipelang.values import Quantity
 
-__all__ = ["content", "inspect", "load", "locate", "template_text"]
+__all__ = ["content", "inspect", "inspect_columns", "load", "template_text"]
 
 CHECKED_ROWS = 1000
 """How many rows `check` reads."""
 MAX_TEMPLATE = 1024 * 1024
 
 
-def locate(uri: str, folder: str = "") -> Path:
-    """The file of a URI: a path (relative to ``folder``), or ``package:import_name/path``.
-
-    Raises RecipeError E0721 or E0722.
-    """
-    if uri.startswith("package:"):
-        return _in_package(uri.removeprefix("package:"))
-    scheme = uri.partition(":")[0]
-    if ":" in uri and len(scheme) > 1 and scheme.isalnum():
-        raise fault("E0722", f"datasets cannot be read from `{scheme}:` yet",
-                    help="download the file and name its path")  # fmt: skip
-    return Path(folder) / uri
-
-
-def _in_package(rest: str) -> Path:
-    name, _, path = rest.partition("/")
-    if not name.isidentifier() or ".." in Path(path).parts or Path(path).is_absolute():
-        raise fault("E0722", f"`package:{rest}` does not name a file of a package",
-                    help="write `package:import_name/path/in/it.jsonl`")  # fmt: skip
-    spec = importlib.util.find_spec(name)
-    places = list(spec.submodule_search_locations or []) if spec else []
-    if not places:
-        raise fault("E0721", f"the package `{name}` is not installed")
-    return Path(places[0]) / path
-
-
 def _file(fields: Mapping[str, object]) -> Path:
-    return locate(str(fields["uri"]), str(fields.get("folder") or ""))
+    return _place(str(fields["uri"]), fields)
+
+
+def _place(uri: str, fields: Mapping[str, object]) -> Path:
+    """Where a file is. Raises RecipeError E0720 to E0722, and E0772 for what cannot be read from."""
+    folder = fields.get("folder")
+    found = locate(uri, folder=Path(str(folder)) if folder else None)
+    if found is None or uri.startswith("hf:"):
+        raise fault("E0772", "datasets cannot be read from `hf:` yet",
+                    help="download the file and name its path")  # fmt: skip
+    if found.path.is_dir():
+        raise fault("E0772", f"`{found.path.name}` is a folder, not a data file", help="name a file in it")
+    return found.path
 
 
 def template_text(fields: Mapping[str, object]) -> str | None:
-    """The chat template of the field ``template``: Jinja as written, or the text of the file it names."""
+    """The text of the chat template that the field ``template`` names, or None without one."""
     template = fields.get("template")
-    if not isinstance(template, str) or "{" in template:
-        return template if isinstance(template, str) else None
-    path = locate(template, str(fields.get("folder") or ""))
+    if not isinstance(template, str):
+        return None
+    path = _place(template, fields)
     try:
         if path.stat().st_size > MAX_TEMPLATE:
-            raise fault("E0729", f"the chat template `{path}` is larger than 1 MiB")
+            raise fault("E0779", f"the chat template `{path}` is larger than 1 MiB")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise fault("E0721", f"cannot read the chat template `{path}`: {reason.lower()}") from None
+        raise fault("E0771", f"cannot read the chat template `{path}`: {reason.lower()}") from None
 
 
 def content(fields: Mapping[str, object]) -> str:
     """The sha256 (hex) of what the dataset is made of: its file and its template's.
 
-    It is what identifies the source in step ids. Raises RecipeError E0721.
+    It is what identifies the source in step ids. Raises RecipeError E0771.
     """
     path = _file(fields)
     try:
@@ -87,7 +73,7 @@ def content(fields: Mapping[str, object]) -> str:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
-        raise fault("E0721", f"cannot read `{path}`: {reason}") from None
+        raise fault("E0771", f"cannot read `{path}`: {reason}") from None
     template = template_text(fields)
     if template is None:
         return found
@@ -101,18 +87,35 @@ def inspect(fields: Mapping[str, object]) -> DatasetType:
     """
     path = _file(fields)
     rows = list(islice(read_rows(path), CHECKED_ROWS + 1))
-    if not rows:
-        raise fault("E0724", f"`{path}` has no rows", help="every row is one line")
-    present = tuple(dict.fromkeys(name for row in rows[:CHECKED_ROWS] for name in row.values))
-    columns = choose(fields, present, str(fields["uri"]))
+    columns = _columns(fields, rows, path)
     for row in rows[:CHECKED_ROWS]:
         row_of(columns, row, path)
     if fields.get("template") is not None:
         if columns.format != "chat":
-            raise Fault("E0729", f"a chat template has no use in a dataset of format {columns.format}",
+            raise Fault("E0779", f"a chat template has no use in a dataset of format {columns.format}",
                         at="template", help="leave it out, or write `format = chat`")  # fmt: skip
         template_text(fields)
-    return _sized(fields, columns.format, present, len(rows), path)
+    return _sized(fields, columns.format, _present(rows), len(rows), path)
+
+
+def inspect_columns(fields: Mapping[str, object]) -> Columns:
+    """The format and columns alone, from the first 1,000 rows. Raises RecipeError of band E07."""
+    path = _file(fields)
+    try:
+        return _columns(fields, list(islice(read_rows(path), CHECKED_ROWS)), path)
+    except Fault as found:
+        raise fault(found.code, found.message, help=found.help, notes=found.notes) from None
+
+
+def _present(rows: list[Row]) -> tuple[str, ...]:
+    """The columns of the first rows, in the order they come up."""
+    return tuple(dict.fromkeys(name for row in rows[:CHECKED_ROWS] for name in row.values))
+
+
+def _columns(fields: Mapping[str, object], rows: list[Row], path: Path) -> Columns:
+    if not rows:
+        raise fault("E0774", f"`{path}` has no rows", help="every row is one line")
+    return choose(fields, _present(rows), path.name)
 
 
 def _sized(
@@ -142,14 +145,11 @@ def _sized(
 def load(fields: Mapping[str, object]) -> tuple[str, list[dict[str, object]]]:
     """The format and all rows, by the format's own columns; ``join`` is applied, ``take`` is not.
 
-    Raises as :func:`inspect`.
+    Raises RecipeError of band E07.
     """
     path = _file(fields)
     rows = list(read_rows(path))
-    if not rows:
-        raise fault("E0724", f"`{path}` has no rows", help="every row is one line")
-    present = tuple(dict.fromkeys(name for row in rows[:CHECKED_ROWS] for name in row.values))
-    columns = choose(fields, present, str(fields["uri"]))
+    columns = _columns(fields, rows, path)
     found = [row_of(columns, row, path) for row in rows]
     join = fields.get("join")
     if isinstance(join, int) and join > 1:

@@ -97,7 +97,8 @@ def resolve(form: Form, temperature: float | None = None) -> tuple[Term, ...]:
             assert isinstance(inner, Form)
             assert isinstance(weight, int | float)
             parts += [
-                Term(t.weight * weight, t.objective, t.parameters) for t in resolve(inner, temperature)
+                Term(t.weight * weight, t.objective, t.parameters)
+                for t in resolve(inner, temperature)
             ]
         return tuple(parts)
     module = importlib.import_module(f"recipelang.objectives.{form.name}")

@@ -33,12 +33,14 @@ def _type(step: Typed) -> DatasetType:
 
     take = step.fields.get("take")
     if isinstance(take, Quantity) and take.value < 1:
-        raise Fault("E0572", "`take` takes nothing", at="take", help="write a number of examples or tokens")
+        raise Fault(
+            "E0572", "`take` takes nothing", at="take", help="write a number of examples or tokens"
+        )
     try:
         return inspect(step.fields)
     except RecipeError as error:
         found = error.diagnostics[0]
-        at = "template" if found.code == "E0729" else "uri"
+        at = "template" if found.code == "E0779" else "uri"
         raise Fault(found.code, found.message, at=at, help=found.help, notes=found.notes) from None
 
 
@@ -52,14 +54,16 @@ def dataset(
     prompt: Annotated[str | None, "the column of prompts [prompt]"] = None,
     completion: Annotated[str | None, "the column of completions [completion]"] = None,
     messages: Annotated[str | None, "the column of chats [messages]"] = None,
-    length: Annotated[Tokens | None, Range(2), "tokens of a row or window, where a step names none"] = None,
+    length: Annotated[
+        Tokens | None, Range(2), "tokens of a row or window, where a step names none"
+    ] = None,
     take: Annotated[
         Quantity | None, units("examples", "tokens"), "only so much of it, from the start"
     ] = None,
     shuffle: Annotated[bool, "put the rows in a drawn order before `take`"] = False,
     join: Annotated[Examples | None, Range(1), "lines of text that make one document"] = None,
     template: Annotated[
-        str | None, "a chat template in Jinja, or the path of one [the model's]"
+        str | None, LOCATION, "the path of a chat template in Jinja [the model's]"
     ] = None,
     seed: Annotated[int, DRAWS, "keys `shuffle`"] = 0,
 ) -> None:

@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from recipelang.ops.spec import SUBJECT, WITH, Dataset, Examples, Fault, PerInput, Range, Typed, operation
+from recipelang.ops.spec import (
+    SUBJECT,
+    WITH,
+    Dataset,
+    Examples,
+    Fault,
+    PerInput,
+    Range,
+    Typed,
+    operation,
+)
 from recipelang.types import DatasetType
 
 __all__ = ["mix"]
@@ -34,7 +44,9 @@ def _type(step: Typed) -> DatasetType:
     if total is None and not given and None not in rows:
         total = sum(r or 0 for r in rows)
     lengths = {p.length for p in parts}
-    columns = parts[0].columns if parts and all(p.columns == parts[0].columns for p in parts) else None
+    columns = (
+        parts[0].columns if parts and all(p.columns == parts[0].columns for p in parts) else None
+    )
     return DatasetType(
         columns, next(iter(formats), None), total, lengths.pop() if len(lengths) == 1 else None,
         sum(p.bytes or 0 for p in parts) or None, None, any(p.template for p in parts),

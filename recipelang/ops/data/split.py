@@ -29,8 +29,10 @@ def _type(step: Typed) -> SplitType:
         raise Fault("E0568", "a dataset cut to a number of tokens cannot be split: its rows are not known",
                     at="data", help="take examples instead: `take = 500 examples`")  # fmt: skip
     if data.rows is not None and data.rows < 2:
-        raise Fault("E0732", "a dataset of fewer than two rows cannot be split", at="data")
-    return SplitType(DatasetType(data.columns, data.format, None, data.length, data.bytes, None, data.template))
+        raise Fault("E0782", "a dataset of fewer than two rows cannot be split", at="data")
+    return SplitType(
+        DatasetType(data.columns, data.format, None, data.length, data.bytes, None, data.template)
+    )
 
 
 @operation(kind="data", result="Split", result_type=_type)

@@ -7,8 +7,6 @@ Example:
 
 from __future__ import annotations
 
-import json
-from functools import lru_cache
 from typing import Annotated
 
 from recipelang.ops.spec import (
@@ -28,42 +26,22 @@ from recipelang.ops.spec import (
 from recipelang.ops.train._cost import training_cost
 from recipelang.ops.train._fields import training_fields
 from recipelang.ops.train._rules import check_training
-from recipelang.types import DatasetType, ModelType, TokenizerType
+from recipelang.types import DatasetType, ModelType
 from recipelang.values import Form
 
 __all__ = ["distill"]
 
 
-@lru_cache(maxsize=8)
-def _words(path: str) -> tuple[object, ...] | None:
-    """Token -> id with the added tokens of a `tokenizer.json`; None where it cannot be parsed here."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            document = json.load(file)
-        added = tuple((t["id"], t["content"], t["special"]) for t in document["added_tokens"])
-        vocabulary = document["model"]["vocab"]
-        pairs = vocabulary.items() if isinstance(vocabulary, dict) else enumerate(vocabulary)
-        merges = document["model"].get("merges", ())
-        parts = (document.get("normalizer"), document.get("pre_tokenizer"))
-        return (sorted(map(str, pairs)), added, [str(m) for m in merges], parts)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _same(a: TokenizerType, b: TokenizerType) -> bool:
-    """Whether two tokenizers give every text the same ids."""
-    if a.digest == b.digest:
-        return True
-    first = _words(a.path)
-    return first is not None and first == _words(b.path)
-
-
 def _check_pair(teacher: ModelType, student: ModelType, at: str) -> None:
     a, b = teacher.tokenizer, student.tokenizer
-    if a is not None and b is not None and not _same(a, b):
-        raise Fault(
-            "E0661", "the teacher's tokenizer is not the student's, so their logits do not line up",
-            at=at, label="another vocabulary", help="distil into a student that shares the teacher's tokenizer",
+    if a is not None and b is not None and a.digest != b.digest:
+        from recipelang.weights.vocabulary import first_difference
+
+        difference = first_difference(a, b)
+        if difference:
+            raise Fault(
+                "E0661", "the teacher's tokenizer is not the student's, so their logits do not line up",
+                at=at, label="another vocabulary", notes=(difference,), help="distil into a student that shares the teacher's tokenizer",
         )  # fmt: skip
     sizes = [(m.config or {}).get("vocab_size") for m in (teacher, student)]
     if None not in sizes and sizes[0] != sizes[1]:
@@ -100,10 +78,14 @@ def distill(
     data: Annotated[Dataset, ON, "the text on which the teacher is heard"],
     over: Annotated[Dataset | None, OVER, "what to evaluate on while training"] = None,
     objective: Annotated[
-        Form, forms(package="recipelang.objectives", sums=True), "the loss, or a weighted sum of losses"
+        Form,
+        forms(package="recipelang.objectives", sums=True),
+        "the loss, or a weighted sum of losses",
     ] = Form("forward_kl"),
     temperature: Annotated[
-        float, Range(0, open_low=True), "softens teacher and student; the loss is scaled by its square"
+        float,
+        Range(0, open_low=True),
+        "softens teacher and student; the loss is scaled by its square",
     ] = 1.0,
 ) -> None:
     """Train a student on the teacher's distribution over every next token.

@@ -9,8 +9,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from recipelang.ops.measure._fields import check_pairs, scoring_cost, scoring_fields
-from recipelang.ops.spec import OF, ON, Dataset, Examples, Fault, Model, Range, Typed, operation
+from recipelang.ops.measure._fields import Precision, check_pairs, scoring_cost
+from recipelang.ops.spec import (
+    DRAWS,
+    OF,
+    ON,
+    Dataset,
+    Examples,
+    Fault,
+    Model,
+    Range,
+    Typed,
+    operation,
+)
 from recipelang.types import DatasetType, MeasuredType
 
 __all__ = ["accuracy"]
@@ -20,19 +31,22 @@ def _type(step: Typed) -> MeasuredType:
     check_pairs(step, step.types.get("model", ()))
     data = step.one("data")
     if isinstance(data, DatasetType) and data.format == "text":
-        raise Fault("E0725", "`accuracy` compares completions, and a text has no prompt", at="data",
+        raise Fault("E0775", "`accuracy` compares completions, and a text has no prompt", at="data",
                     help="use data with `prompt` and `completion`, or chats; or measure `bits-per-byte`")  # fmt: skip
     return MeasuredType("max")
 
 
 @operation(
-    kind="measure", result="Measured", determinism="repeatable", include=scoring_fields,
-    result_type=_type, cost=scoring_cost, direction="max",
+    kind="measure", result="Measured", determinism="repeatable", result_type=_type, cost=scoring_cost, direction="max",
 )  # fmt: skip
 def accuracy(
     model: Annotated[Model, OF, "the model"],
     data: Annotated[Dataset, ON, "prompts with completions, or chats"],
-    prompts: Annotated[Examples | None, Range(1), "how many are asked, from the start [all]"] = None,
+    prompts: Annotated[
+        Examples | None, Range(1), "how many are asked, from the start [all]"
+    ] = None,
+    precision: Precision = None,
+    seed: Annotated[int, DRAWS, "keys the resamples of the interval"] = 0,
 ) -> None:
     """Exact match of the greedy completion, space at both ends aside.
 

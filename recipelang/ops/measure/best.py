@@ -9,7 +9,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from recipelang.ops.spec import BY, METRIC, OF, OVER, Dataset, Fault, Measured, Model, Typed, operation
+from recipelang.ops.spec import (
+    BY,
+    METRIC,
+    OF,
+    OVER,
+    Dataset,
+    Fault,
+    Measured,
+    Model,
+    Typed,
+    operation,
+)
 from recipelang.types import ModelType
 
 __all__ = ["best"]
@@ -18,7 +29,9 @@ __all__ = ["best"]
 def _type(step: Typed) -> ModelType:
     found = step.types.get("of", ())
     if not found:
-        raise Fault("E0573", "`best` has nothing to choose from", at="of", help="name at least one model")
+        raise Fault(
+            "E0573", "`best` has nothing to choose from", at="of", help="name at least one model"
+        )
     first = found[0]
     if not isinstance(first, ModelType):
         return ModelType()
@@ -31,7 +44,9 @@ def _type(step: Typed) -> ModelType:
 def _check_alike(first: ModelType, other: ModelType, at: str) -> None:
     """Candidates have one shape and one tokenizer, so that what follows does not depend on the winner."""
     if first.tensors is not None and other.tensors is not None:
-        shapes = [{name: t.shape for name, t in m.tensors.items()} for m in (first, other) if m.tensors]
+        shapes = [
+            {name: t.shape for name, t in m.tensors.items()} for m in (first, other) if m.tensors
+        ]
         if shapes[0] != shapes[-1]:
             raise Fault("E0663", "the candidates of `best` have different shapes", at=at,
                         help="choose among models of one shape")  # fmt: skip

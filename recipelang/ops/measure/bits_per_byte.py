@@ -26,7 +26,8 @@ def bits_per_byte(
     """Nats over all scored tokens, divided by ln 2 and by the UTF-8 bytes of those tokens.
 
     A text is cut into windows of `length` without overlap; the first token of a window is not scored
-    and its bytes are not counted. An end-of-text token is scored and has no bytes.
+    and its bytes are not counted. Texts are scored without an end token, completions and turns with their
+    terminator, which has no bytes.
 
         require bits-per-byte of student on unseen <= 1.2
     """

@@ -10,7 +10,18 @@ from __future__ import annotations
 from typing import Annotated
 
 from recipelang.ops.measure._fields import check_pairs, scoring_cost, scoring_fields
-from recipelang.ops.spec import METRICS, ON, SUBJECT, Dataset, Fault, Model, Range, Tokens, Typed, operation
+from recipelang.ops.spec import (
+    METRICS,
+    ON,
+    SUBJECT,
+    Dataset,
+    Fault,
+    Model,
+    Range,
+    Tokens,
+    Typed,
+    operation,
+)
 from recipelang.types import DatasetType, TableType
 
 __all__ = ["evaluate"]
@@ -22,7 +33,7 @@ def _type(step: Typed) -> TableType:
     if isinstance(metrics, tuple) and "accuracy" in metrics:
         for i, data in enumerate(step.types.get("data", ())):
             if isinstance(data, DatasetType) and data.format == "text":
-                raise Fault("E0725", "`accuracy` compares completions, and a text has no prompt",
+                raise Fault("E0775", "`accuracy` compares completions, and a text has no prompt",
                             at=f"data[{i}]", help="leave `accuracy` out, or measure it on other data")  # fmt: skip
     return TableType()
 
@@ -40,5 +51,5 @@ def evaluate(
 ) -> None:
     """Measure every model on every dataset, and let every model continue some prompts greedily.
 
-        scores = evaluate [base, student] on notes.holdout { samples = ["friendship:"] }
+    scores = evaluate [base, student] on notes.holdout { samples = ["friendship:"] }
     """

@@ -25,5 +25,5 @@ def loss(
 ) -> None:
     """The mean cross-entropy in nats a token, over windows of `length` without overlap.
 
-        require loss of student on notes.holdout <= 2.5
+    require loss of student on notes.holdout <= 2.5
     """

@@ -21,5 +21,5 @@ __all__ = ["size"]
 def size(model: Annotated[Model, OF, "the model"]) -> None:
     """The number of parameters; tied weights count once.
 
-        require size of student <= 115M
+    require size of student <= 115M
     """

@@ -57,7 +57,11 @@ def training_cost(
     read = stored + sum(t.bytes or 0 for t in teachers)
     written = changed * 4 if adapter else stored
     return Cost(
-        flops, read, written, read + state + _activations(step, config, data, 1 + len(teachers)), tokens
+        flops,
+        read,
+        written,
+        read + state + _activations(step, config, data, 1 + len(teachers)),
+        tokens,
     )
 
 
@@ -77,9 +81,7 @@ def _trained_elements(step: Typed, student: ModelType) -> int:
     return sum(tensors[name].elements for name in names)
 
 
-def _activations(
-    step: Typed, config: object, data: DatasetType, models: int
-) -> int:
+def _activations(step: Typed, config: object, data: DatasetType, models: int) -> int:
     """Bytes of activations and logits of one micro-batch, about: 18 hidden vectors and three feed-forward
     ones a token and layer in the compute dtype, and three copies of the logits in float32 a model."""
     assert isinstance(config, dict) or hasattr(config, "get")

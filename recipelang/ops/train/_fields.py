@@ -94,9 +94,7 @@ def training_fields(
     ] = None,
     batch: Annotated[Examples, Range(1), "examples, or packed rows, of one optimiser step"] = 8,
     length: Annotated[Tokens | None, Range(2), "tokens of a row [the dataset's, else 1024]"] = None,
-    lr: Annotated[
-        float | None, Range(0), "peak learning rate [2e-5; 2e-4 with an adapter]"
-    ] = None,
+    lr: Annotated[float | None, Range(0), "peak learning rate [2e-5; 2e-4 with an adapter]"] = None,
     schedule: Annotated[
         Form, forms(constant, linear, cosine, wsd), "the learning rate over the steps"
     ] = Form("cosine", (("warmup", THREE_PERCENT),)),
@@ -118,7 +116,8 @@ def training_fields(
     freeze: Annotated[list[str], "tensors that stay as they are, as globs"] = (),  # type: ignore[assignment]
     packing: Annotated[bool, "several documents in a row, none of which sees another"] = True,
     overflow: Annotated[
-        Literal["cut", "split", "drop", "error"], "documents longer than a row; cut ones are counted"
+        Literal["cut", "split", "drop", "error"],
+        "documents longer than a row; cut ones are counted",
     ] = "cut",
     supervise: Annotated[
         Literal["completion", "assistant", "all"] | None,

@@ -102,18 +102,18 @@ def _examples(tensors: Mapping[str, TensorInfo]) -> str:
 def _check_data(step: Typed, data: DatasetType, role: str, model: ModelType | None) -> None:
     """The format must be trainable, supervision must select something, chats need a template."""
     if data.rows == 0:
-        raise Fault("E0724", "the dataset has no rows", at=role)
+        raise Fault("E0774", "the dataset has no rows", at=role)
     if data.format is None:
         return
     if data.format not in FORMATS:
-        raise Fault("E0726", f"this trains on text, prompt-completion or chat, found {data.format}",
+        raise Fault("E0776", f"this trains on text, prompt-completion or chat, found {data.format}",
                     at=role, help="name the columns: `prompt = \"question\", completion = \"answer\"`")  # fmt: skip
     supervise = step.fields.get("supervise")
     if isinstance(supervise, str) and supervise not in FORMATS[data.format]:
-        raise Fault("E0728", f"`supervise = {supervise}` selects nothing in a dataset of format {data.format}",
+        raise Fault("E0778", f"`supervise = {supervise}` selects nothing in a dataset of format {data.format}",
                     at="supervise", label="selects nothing",
                     help="choose one of " + ", ".join(f"`{s}`" for s in FORMATS[data.format]))  # fmt: skip
     known = model is not None and model.config is not None
     if data.format == "chat" and known and model and not model.chat_template and not data.template:
-        raise Fault("E0729", "the data are chats, but the model has no chat template", at=role,
+        raise Fault("E0779", "the data are chats, but the model has no chat template", at=role,
                     help="give one: `dataset \"…\" { template = \"chatml.jinja\" }`")  # fmt: skip

@@ -48,7 +48,9 @@ def adapted(tensors: Mapping[str, TensorInfo], targets: Sequence[str]) -> tuple[
     return tuple(
         name
         for name in linear
-        if any(t == "all-linear" or matches(name, t) or matches(name, f"{t}.weight") for t in targets)
+        if any(
+            t == "all-linear" or matches(name, t) or matches(name, f"{t}.weight") for t in targets
+        )
     )
 
 
