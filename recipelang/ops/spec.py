@@ -175,6 +175,8 @@ class Absent:
 
 TENSOR: Final = Mark("tensor")
 """A parameter that gets the name of the tensor a weight operation is asked for; not a field."""
+LAYERS: Final = Mark("layers")
+"""A parameter that gets the number of layers of a weight operation's first operand; not a field."""
 METRICS: Final = Mark("metrics")
 """A list of metric names (verbs whose result is ``Measured``), as ``metrics`` of ``evaluate`` has."""
 METRIC: Final = Mark("metric")
@@ -385,7 +387,7 @@ def read_signature(
         if annotation is None or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         base, marks = _unwrap(annotation)
-        if TENSOR in marks:
+        if TENSOR in marks or LAYERS in marks:
             continue
         if any(isinstance(mark, Clause) for mark in marks) and not _is_constant(base):
             operands.append(_operand(parameter.name, base, marks, parameter.default))

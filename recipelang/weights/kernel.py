@@ -70,11 +70,14 @@ class Kernel:
 
     ``combine(xp, inputs, block, results)`` gives the output block. Inputs that carry weight zero need
     not be read: name them in ``unread`` as ``(role, index)``; their blocks are then zeros.
+    ``whole`` names tensors, as ``(role, index, tensor)``, that ``combine`` sees whole and in their shape,
+    under the role ``whole``: the factors of a low-rank change, which are small.
     """
 
     combine: Callable[[Any, Inputs, Block, Results], Array]
     levels: tuple[Callable[[Results], tuple[Statistic, ...]], ...] = ()
     unread: frozenset[tuple[str, int]] = frozenset()
+    whole: tuple[tuple[str, int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

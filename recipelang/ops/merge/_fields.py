@@ -1,0 +1,45 @@
+"""Fields that all merges share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from recipelang.ops.spec import Fault, Typed
+from recipelang.values import Attr
+
+
+def merging(
+    dtype: Annotated[
+        Literal["f64", "f32", "bf16", "f16", "float64", "float32", "bfloat16", "float16"] | None,
+        "how the result is stored; as the subject when left out",
+    ] = None,
+    nonfinite: Annotated[
+        Literal["error", "allow"], "whether infinities and NaN in weights stop the merge"
+    ] = "error",
+) -> None:
+    """Fields of every merge."""
+
+
+def check_weights(typed: Typed, *, normalized: bool) -> None:
+    """Fault E0541 where weights that are divided by their sum add up to zero."""
+    weights = typed.fields.get("weight")
+    if not normalized or not isinstance(weights, tuple):
+        return
+    numbers = [w for w in weights if isinstance(w, int | float)]
+    if len(numbers) == len(weights) and numbers and sum(numbers) == 0:
+        raise Fault(
+            "E0541", "the weights add up to zero, and the result is divided by their sum", at="weight",
+            help="change a weight, or write `normalize = false`",
+        )  # fmt: skip
+
+
+def check_pair(typed: Typed, verb: str) -> None:
+    """Fault E0542 where a merge of two models gets another number of them."""
+    count = len(typed.types.get("inputs", ()))
+    if count != 2:
+        raise Fault("E0542", f"`{verb}` takes two models, found {count}", at="inputs")
+
+
+def truthy(value: Attr) -> bool:
+    """A boolean field's value."""
+    return value is True

@@ -1,0 +1,49 @@
+"""model: a checkpoint in a folder, a GGUF file, an installed package or the Hugging Face cache."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from recipelang.ops.spec import AT, FROM, LOCATION, SECRET, SUBJECT, Cost, Model, Typed, operation
+from recipelang.types import ModelType
+from recipelang.weights.compatibility import check_same, model_of
+from recipelang.weights.metadata import model_type
+
+
+def model_result(typed: Typed) -> ModelType:
+    """From headers; a declared origin must have the same shape and tokenizer (E0601 to E0603)."""
+    uri, revision, dtype = (typed.fields.get(k) for k in ("uri", "revision", "dtype"))
+    found = model_type(
+        str(uri), revision if isinstance(revision, str) else None,
+        dtype=dtype if isinstance(dtype, str) else None,
+    )  # fmt: skip
+    origin = typed.one("origin")
+    if origin is not None:
+        name = typed.places.get("origin", ("the origin",))[0]
+        check_same([("", "this model", found), ("origin", name, model_of(origin))])
+    return found
+
+
+@operation(
+    kind="source", result="Model", origin="origin", result_type=model_result,
+    cost=lambda typed: Cost(),
+)  # fmt: skip
+def model(
+    uri: Annotated[str, SUBJECT, LOCATION, "a path, `package:import_name/file` or `hf:org/name`"],
+    revision: Annotated[str | None, AT, LOCATION, "the commit of an `hf:` source"] = None,
+    origin: Annotated[Model | None, FROM, "the model that this one was fine-tuned from"] = None,
+    dtype: Annotated[
+        Literal["f64", "f32", "bf16", "f16", "float64", "float32", "bfloat16", "float16"] | None,
+        "how the weights are stored from here on; as they are when left out (GGUF: bf16)",
+    ] = None,
+    token: Annotated[str | None, SECRET, LOCATION, "the hub's token, by `secret(…)`"] = None,
+) -> None:
+    """A model that exists already.
+
+    A folder in Hugging Face layout (safetensors) or a `.gguf` file (llama, qwen2, qwen3; every
+    quantisation that the `gguf` package can undo). Pickle checkpoints are refused, and nothing that
+    a model's folder names is ever run. `from` declares the origin, which merges of task vectors use.
+
+        base = model "hf:Qwen/Qwen3-0.6B" at "c1899de289a04d12100db370d81485cdf75e47ca"
+        tuned = model "./tuned" from base
+    """

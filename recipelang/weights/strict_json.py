@@ -1,0 +1,100 @@
+"""JSON of files that nobody vouches for: no duplicate keys, no deep nesting, no numbers that are none.
+
+Example:
+    >>> parse(b'{"a": 1}', "config.json", "E0728")
+    {'a': 1}
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from recipelang.diagnostics import fault
+
+__all__ = ["parse", "parse_object", "read_small", "readable"]
+
+MAX_DEPTH = 32
+MAX_BYTES = 100_000_000
+
+
+def readable(text: str, limit: int = 120) -> str:
+    """A name from a file, safe to print: control characters escaped, long names cut.
+
+    >>> readable("a\\x1b[2J")
+    'a\\\\x1b[2J'
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shown if len(shown) <= limit else shown[:limit] + "…"
+
+
+def parse(data: bytes, what: str, code: str) -> object:
+    """The value of a JSON text. ``what`` names the file in messages; faults raise RecipeError ``code``."""
+
+    def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for key, value in items:
+            if key in found:
+                raise fault(code, f"`{what}`: the key `{readable(key)}` is defined twice")
+            found[key] = value
+        return found
+
+    def constant(name: str) -> object:
+        raise fault(code, f"`{what}`: `{name}` is not a number of JSON")
+
+    def integer(text: str) -> int:
+        if len(text) > 20 or abs(int(text)) >= 1 << 64:
+            raise fault(code, f"`{what}`: the number `{readable(text, 24)}` is too large")
+        return int(text)
+
+    try:
+        value: object = json.loads(
+            data.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant, parse_int=integer
+        )
+        _check_depth(value, MAX_DEPTH)
+    except UnicodeDecodeError as error:
+        raise fault(code, f"`{what}` is not UTF-8 (byte {error.start})") from None
+    except RecursionError:
+        raise fault(code, f"`{what}` is nested too deeply") from None
+    except ValueError as error:
+        raise fault(code, f"`{what}` is not JSON: {readable(str(error))}") from None
+    return value
+
+
+def parse_object(data: bytes, what: str, code: str) -> dict[str, object]:
+    """Like :func:`parse`, for a text that must hold an object."""
+    value = parse(data, what, code)
+    if not isinstance(value, dict):
+        raise fault(code, f"`{what}` must hold an object")
+    return {str(key): item for key, item in value.items()}
+
+
+def read_small(path: Path, code: str, limit: int = MAX_BYTES) -> bytes:
+    """The bytes of a regular file of at most ``limit`` bytes. Raises RecipeError ``code``."""
+    import os
+    import stat
+
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise fault(code, f"`{path}` is not a regular file")
+            if status.st_size > limit:
+                raise fault(code, f"`{path}` has {status.st_size} bytes; the limit is {limit}")
+            return file.read(limit + 1)
+    except OSError as error:
+        raise fault(code, f"cannot read `{path}`: {error.strerror}") from None
+
+
+def _check_depth(value: object, left: int) -> None:
+    if left == 0:
+        raise RecursionError
+    if isinstance(value, dict):
+        for item in value.values():
+            if isinstance(item, dict | list):
+                _check_depth(item, left - 1)
+    elif isinstance(value, list):
+        for item in value:
+            if isinstance(item, dict | list):
+                _check_depth(item, left - 1)
