@@ -1,318 +1,394 @@
-"""Values and phrases: the part of the grammar below statements, by recursive descent.
+"""Verb phrases: ``distill teacher into small on notes { steps = 2k }`` becomes a step of the graph.
 
-A value is a chain of steps or an arithmetic expression. Whether a name begins a phrase (``finetune
-base``) or stands alone is decided by the one token behind it.
+Phrases carry things with lineage, blocks carry constants. Each preposition finds its operand or its
+constant by the verb's declaration; a list is spliced where an operand takes several.
 
-Example:
-    ``finetune base on notes`` is a ``Step`` with a subject and a clause; ``1.1 * (loss of m on d)``
-    is a ``Binary`` whose right side is a ``Group`` around a ``Step``.
+Example: ``student(weight = 0.6) -> ties-merge with chat(weight = 0.4)`` is one step whose role
+``inputs`` holds both models and whose field ``weight`` is the tuple ``(0.6, 0.4)``.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from recipelang.diagnostics import Source, Span
-from recipelang.language.syntax import (
-    Arg,
-    Binary,
-    Block,
-    Bool,
-    Call,
-    Chain,
-    Clause,
-    Each,
-    Field,
-    Group,
-    ListOf,
-    Member,
-    Name,
-    Number,
-    Ref,
-    Step,
-    Text,
-    TypeName,
-    Value,
+from recipelang.diagnostics import Label, RecipeError, Span
+from recipelang.ir.build import inputs_role
+from recipelang.ir.graph import Node
+from recipelang.language import metrics, syntax
+from recipelang.language.blocks import Given, own_defaults, read_block, read_field
+from recipelang.language.fields import Owner
+from recipelang.language.inputs import per_input_fields
+from recipelang.language.patterns import unmatched
+from recipelang.language.report import report_fault
+from recipelang.language.scope import Scope
+from recipelang.language.suggest import did_you_mean, listed
+from recipelang.language.values import (
+    POISON,
+    Attached,
+    Elaborated,
+    ManyOf,
+    Opaque,
+    article,
+    describe,
+    is_poison,
 )
-from recipelang.language.tokens import Token, unescape
+from recipelang.ops.spec import Fault, FieldSpec, OperandSpec, Operation
+from recipelang.types import ModelType, SplitType, type_name
+from recipelang.values import Attr, Form
 
-__all__ = ["OPERAND", "Phrases", "Unexpected"]
-
-OPERAND: Final = frozenset({"NAME", "NUMBER", "STRING", "BOOL", "LPAREN", "LSQUARE"})
-"""Kinds that an operand begins with."""
-
-_SIGNS: Final = {"PLUS": "+", "MINUS": "-", "STAR": "*", "SLASH": "/"}
+__all__ = ["Input", "Phrase", "elaborate_phrase"]
 
 
-class Unexpected(Exception):
-    """The token at ``place`` does not fit; ``wanted`` says in words what would."""
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An operand: its step, the parameters attached to it, and where it was written."""
 
-    def __init__(self, place: int, wanted: str) -> None:
-        super().__init__(place, wanted)
-        self.place, self.wanted = place, wanted
+    node: Node
+    span: Span
+    attached: Attached | None = None
 
 
-class Phrases:
-    """A cursor over the significant tokens of one statement, and a method for each rule."""
+@dataclass
+class Phrase:
+    """A verb phrase while it is worked out. ``subject`` is a value from the left of an arrow."""
 
-    __slots__ = ("at", "kinds", "source", "tokens")
+    operation: Operation
+    step: syntax.Step
+    scope: Scope
+    place: str
+    subject: tuple[Elaborated, Span] | None
+    inputs: dict[str, list[Input]] = field(default_factory=dict[str, list[Input]])
+    given: Given = field(default_factory=Given)
 
-    def __init__(self, source: Source, tokens: list[Token]) -> None:
-        end = tokens[-1].end if tokens else 0
-        self.source = source
-        self.tokens = [*tokens, Token("END", "", end, end)]
-        self.kinds = [token.kind for token in self.tokens]
-        self.at = 0
+    @property
+    def verb(self) -> str:
+        """The verb."""
+        return self.operation.verb
 
-    # ------------------------------------------------------------ the cursor
+    @property
+    def head(self) -> Span:
+        """Where the verb stands."""
+        return self.step.head.span
 
-    def take(self, kind: str, wanted: str) -> Token:
-        """The next token, which must be of that kind."""
-        if self.kinds[self.at] != kind:
-            raise Unexpected(self.at, wanted)
-        self.at += 1
-        return self.tokens[self.at - 1]
+    def error(self, code: str, message: str, span: Span, **more: str) -> None:
+        """Report a fault of this phrase, which then has no value."""
+        label = Label(self.head, f"of this `{self.verb}`")
+        secondary = (label,) if span != self.head else ()
+        self.scope.sink.error(code, message, span, secondary=secondary, **more)
+        self.given.sound = False
 
-    def skip(self, kind: str) -> bool:
-        """Step over the next token if it is of that kind."""
-        if self.kinds[self.at] != kind:
-            return False
-        self.at += 1
-        return True
 
-    def span(self, start: int) -> Span:
-        """From the token at index ``start`` to the last one taken."""
-        return Span(self.source, self.tokens[start].start, self.tokens[self.at - 1].end)
+def elaborate_phrase(
+    operation: Operation, step: syntax.Step, scope: Scope, place: str,
+    subject: tuple[Elaborated, Span] | None = None,
+) -> Elaborated:  # fmt: skip
+    """The step that the phrase stands for; faults are reported, and give poison."""
+    phrase = Phrase(operation, step, scope, place, subject)
+    owner = Owner(operation.verb, step.head.span, frozenset(f.name for f in operation.fields))
+    clauses = _clauses(phrase)
+    for operand in operation.operands:
+        if not operand.metric:
+            _fill_operand(phrase, operand, clauses)
+    for spec in operation.fields:
+        if spec.prepositions:
+            _fill_constant(phrase, spec, clauses, owner)
+    read_block(operation, step.block, scope, owner, phrase.given)
+    inputs = inputs_role(operation)
+    per_input_fields(
+        operation, [i.attached for i in phrase.inputs.get(inputs.name, [])] if inputs else [],
+        phrase.given, owner, scope,
+    )  # fmt: skip
+    _refuse_attached(phrase, inputs.name if inputs else "")
+    if any(operand.metric for operand in operation.operands):
+        return _choose(phrase, clauses)
+    if not phrase.given.sound:
+        return POISON
+    _check_patterns(phrase)
+    return _build(phrase, own_defaults(operation, phrase.given, owner))
 
-    def name(self, wanted: str) -> Name:
-        """A plain name."""
-        return self.named(self.take("NAME", wanted))
 
-    def named(self, token: Token) -> Name:
-        """The name that a token is."""
-        return Name(token.text, Span(self.source, token.start, token.end))
+def _build(phrase: Phrase, fields: dict[str, Attr] | object) -> Elaborated:
+    """Make the step; what its type rule complains of is reported at the right place."""
+    assert isinstance(fields, dict)
+    if not phrase.given.sound:
+        return POISON
+    roles = {name: [i.node for i in inputs] for name, inputs in phrase.inputs.items()}
+    builder = phrase.scope.builder
+    owner = phrase.place if phrase.place.endswith("/") else ""
+    try:
+        node = builder.step(phrase.operation, roles, fields, phrase.step.span, owner)
+    except Fault as fault:
+        report_fault(fault, phrase.scope.sink, phrase.head, _spans(phrase))
+        return POISON
+    except RecipeError as error:
+        report_fault(error, phrase.scope.sink, _source_span(phrase), _spans(phrase))
+        return POISON
+    base = builder.inferred.get(node)
+    if base is not None and any(base is n for name in roles for n in roles[name]):
+        name = builder.name(base)
+        phrase.scope.sink.warning(
+            "W0601", f"the base found for `{phrase.verb}` is `{name}`, which is also an input",
+            phrase.head, help=f"write `from {name}` if that is meant, or name the base",
+            notes=("an input that is the base has a task vector of zeros",),
+        )  # fmt: skip
+    return node
 
-    def text(self, wanted: str) -> Text:
-        """A string literal."""
-        token = self.take("STRING", wanted)
-        value = unescape(token.text)
-        return Text(value or "", Span(self.source, token.start, token.end))
 
-    # ------------------------------------------------------------ values
+def _spans(phrase: Phrase) -> dict[str, Span]:
+    """The places of roles, their items and fields, as faults of type rules name them."""
+    spans = dict(phrase.given.spans)
+    for role, inputs in phrase.inputs.items():
+        for index, item in enumerate(inputs):
+            spans.setdefault(role, item.span)
+            spans[f"{role}[{index}]"] = item.span
+    return spans
 
-    def value(self, wanted: str = "a value") -> Value:
-        """A chain: a phrase or an expression, and the steps that ``->`` hands it to."""
-        start = self.at
-        first = self._head(wanted)
-        if self.kinds[self.at] != "ARROW":
-            return first
-        tails: list[Step] = []
-        while self.skip("ARROW"):
-            tails.append(self._tail())
-        return Chain(first, tuple(tails), self.span(start))
 
-    def _head(self, wanted: str) -> Value:
-        """The first element of a chain: a phrase, or an expression."""
-        start = self.at
-        if self.kinds[start] == "NAME":
-            ref = self._ref()
-            following = self.kinds[self.at]
-            if following in OPERAND or following == "PREPOSITION" or following == "LBRACE":
-                subject = self.operand() if following in OPERAND else None
-                return self._step(start, ref, subject)
-            first = self._postfix(start, ref)
+def _source_span(phrase: Phrase) -> Span:
+    """Where a fault of files belongs: the location that the phrase names, else its verb."""
+    places = (phrase.given.spans.get(f.name) for f in phrase.operation.fields if f.location)
+    return next((span for span in places if span), phrase.head)
+
+
+# ---------------------------------------------------------------- clauses
+
+
+@dataclass(frozen=True, slots=True)
+class Clauses:
+    """What stands behind each preposition: ``""`` is the subject. ``chained`` comes from an arrow."""
+
+    values: dict[str, tuple[syntax.Value, ...]]
+    spans: dict[str, Span]
+    chained: tuple[Elaborated, Span] | None
+
+
+def _legal(operation: Operation) -> list[str]:
+    """The prepositions that the verb takes, ``""`` for a subject."""
+    owners: Iterable[OperandSpec | FieldSpec] = (*operation.operands, *operation.fields)
+    return list(dict.fromkeys(p for owner in owners for p in owner.prepositions))
+
+
+def _clauses(phrase: Phrase) -> Clauses:
+    step = phrase.step
+    legal = _legal(phrase.operation)
+    values: dict[str, tuple[syntax.Value, ...]] = {}
+    spans: dict[str, Span] = {}
+    subject = step.subject.span if step.subject else None
+    if phrase.subject and step.subject:
+        phrase.error("E0516", f"`{phrase.verb}` has two subjects", step.subject.span,
+                     help="the arrow brings the subject already: write this one in a clause")  # fmt: skip
+    elif "" not in legal and (phrase.subject or step.subject):
+        _no_subject(phrase, legal, subject or step.head.span)
+    elif step.subject:
+        values[""], spans[""] = (step.subject,), step.subject.span
+    for clause in step.clauses:
+        word = clause.preposition.text
+        if word not in legal:
+            _unknown_clause(phrase, clause, legal)
+        elif word in values:
+            phrase.error("E0507", f"`{word}` stands twice", clause.preposition.span,
+                         help="join what belongs to it: `x and y`")  # fmt: skip
         else:
-            first = self.operand(wanted)
-        if isinstance(first, Call) and self.kinds[self.at] == "PREPOSITION":
-            return self._step(start, first, None)
-        return self._expression(start, first)
+            values[word], spans[word] = clause.operands, clause.span
+    return Clauses(values, spans, phrase.subject if "" in legal else None)
 
-    def _tail(self) -> Step:
-        """A step behind ``->``: a verb with an operand of its own or none, or a template's call."""
-        start = self.at
-        if self.kinds[start] == "NAME":
-            ref = self._ref()
-            if self.kinds[self.at] != "CALL":
-                subject = self.operand() if self.kinds[self.at] in OPERAND else None
-                return self._step(start, ref, subject)
-            head = self._postfix(start, ref)
-        elif self.kinds[start] == "LPAREN":
-            head = self.operand()
-        else:
-            raise Unexpected(start, "a verb")
-        if not isinstance(head, Call):
-            raise Unexpected(self.at, "a verb")
-        return self._step(start, head, None)
 
-    def _step(self, start: int, head: Ref | Call, subject: Value | None) -> Step:
-        clauses: list[Clause] = []
-        while self.kinds[self.at] == "PREPOSITION":
-            clauses.append(self.clause())
-        block = self.block() if self.kinds[self.at] == "LBRACE" else None
-        return Step(head, subject, tuple(clauses), block, self.span(start))
+def _no_subject(phrase: Phrase, legal: list[str], span: Span) -> None:
+    first = next((word for word in legal if word), "")
+    help = f"write `{phrase.verb} {first} x`" if first else f"`{phrase.verb}` takes a block alone"
+    phrase.error("E0502", f"`{phrase.verb}` takes nothing right behind it", span, help=help)
+    if phrase.step.subject:
+        phrase.scope.evaluate(phrase.step.subject)
 
-    def clause(self, wanted: str = "a preposition") -> Clause:
-        """``with a and b``."""
-        start = self.at
-        preposition = self.named(self.take("PREPOSITION", wanted))
-        operands = [self.operand(f"a value after `{preposition.text}`")]
-        while self.skip("AND"):
-            operands.append(self.operand("a value after `and`"))
-        return Clause(preposition, tuple(operands), self.span(start))
 
-    def block(self) -> Block:
-        """``{ field, field }``, separated by newlines or commas."""
-        start = self.at
-        self.take("LBRACE", "`{`")
-        found: list[Field] = []
-        while self.kinds[self.at] != "RBRACE":
-            found.append(self._field())
-            if not (self.skip("COMMA") or self.skip("NEWLINE")):
-                break
-        self.take("RBRACE", "`,`, a new line or `}`")
-        return Block(tuple(found), self.span(start))
+def _unknown_clause(phrase: Phrase, clause: syntax.Clause, legal: list[str]) -> None:
+    word = clause.preposition.text
+    words = [w for w in legal if w]
+    taken = {w for c in phrase.step.clauses for w in [c.preposition.text]}
+    free = [w for w in words if w not in taken]
+    help = f"`{phrase.verb}` takes {listed(words, 'and')}" if words else ""
+    if len(free) == 1:
+        help = f"did you mean `{free[0]}`?"
+    phrase.error("E0502", f"`{phrase.verb}` takes no `{word}`", clause.preposition.span, help=help)
+    for operand in clause.operands:
+        phrase.scope.evaluate(operand)
 
-    def _field(self) -> Field:
-        start = self.at
-        quoted = self.kinds[start] == "STRING"
-        if quoted:
-            pattern = self.text("a field")
-            name = Name(pattern.value, pattern.span)
-        elif self.kinds[start] == "FIELD":
-            name = self.named(self.take("FIELD", "a field"))
-        else:
-            name = self.name("a field")
-        self.take("EQUAL", f"`=` after the field `{name.text}`")
-        return Field(name, quoted, self.value(), self.span(start))
 
-    # ------------------------------------------------------------ expressions
+def _inner(phrase: Phrase) -> str:
+    """The place of steps that stand unnamed inside this phrase."""
+    return phrase.place if phrase.place.endswith("/") or not phrase.place else phrase.place + "/"
 
-    def _expression(self, start: int, first: Value) -> Value:
-        """Sums of products, left to right, whose first operand was read already."""
-        left = self._product(start, first)
-        while self.kinds[self.at] in ("PLUS", "MINUS"):
-            sign = self._sign()
-            begin = self.at
-            right = self._product(begin, self.operand(f"a value after `{sign.text}`"))
-            left = Binary(sign.text, left, right, self.span(start), sign.span)
-        return left
 
-    def _product(self, start: int, left: Value) -> Value:
-        while self.kinds[self.at] in ("STAR", "SLASH"):
-            sign = self._sign()
-            right = self.operand(f"a value after `{sign.text}`")
-            left = Binary(sign.text, left, right, self.span(start), sign.span)
-        return left
+def _fill_operand(phrase: Phrase, operand: OperandSpec, clauses: Clauses) -> None:
+    items: list[Input] = []
+    sound = True
+    found = False
+    for word in sorted(operand.prepositions, key=bool):
+        values: list[tuple[Elaborated, Span]] = []
+        if word == "" and clauses.chained:
+            values.append(clauses.chained)
+        for written in clauses.values.get(word, ()):
+            values.append((phrase.scope.evaluate(written, _inner(phrase)), written.span))
+        for value, span in values:
+            found = True
+            spliced = _splice(phrase, operand, value, span)
+            sound = sound and spliced is not None
+            items += spliced or []
+    if not sound:
+        phrase.given.sound = False
+    elif not found or not items:
+        if not operand.optional and not operand.by_origin:
+            _missing(phrase, operand, found)
+        return
+    if len(items) > 1 and not operand.many:
+        phrase.error(
+            "E0508", f"`{_written(operand)}` of `{phrase.verb}` takes one {operand.type}, found {len(items)}",
+            items[1].span,
+        )  # fmt: skip
+    phrase.inputs[operand.name] = items
 
-    def _sign(self) -> Name:
-        self.at += 1
-        return self.named(self.tokens[self.at - 1])
 
-    def operand(self, wanted: str = "a value") -> Value:
-        """The smallest value that stands alone, with the calls and members that touch it."""
-        start = self.at
-        kind = self.kinds[start]
-        if kind == "NAME":
-            return self._postfix(start, self._ref())
-        if kind == "LPAREN":
-            self.at += 1
-            inner = self.value()
-            self.take("RPAREN", "`)`")
-            return self._postfix(start, Group(inner, self.span(start)))
-        if kind == "NUMBER":
-            return self._number()
-        if kind == "STRING":
-            return self.text(wanted)
-        if kind == "BOOL":
-            self.at += 1
-            return Bool(self.tokens[start].text == "true", self.span(start))
-        if kind == "LSQUARE":
-            return self._list()
-        raise Unexpected(start, wanted)
+def _written(operand: OperandSpec) -> str:
+    """How the recipe refers to the operand: its preposition, else its name."""
+    return next((word for word in operand.prepositions if word), "") or operand.name
 
-    def _ref(self) -> Ref:
-        """One or more names joined by dots."""
-        start = self.at
-        parts = [self.name("a name")]
-        while self.skip("DOT"):
-            parts.append(self.name("a name after `.`"))
-        return Ref(tuple(parts), self.span(start))
 
-    def _postfix(self, start: int, inner: Value) -> Value:
-        """Calls and members behind a name or a group."""
-        while True:
-            if self.skip("CALL"):
-                args = self._args()
-                inner = Call(inner, args, self.span(start))
-            elif not isinstance(inner, Ref) and self.skip("DOT"):
-                name = self.name("a name after `.`")
-                inner = Member(inner, name, self.span(start))
-            else:
-                return inner
+def _missing(phrase: Phrase, operand: OperandSpec, empty: bool) -> None:
+    word = next((w for w in operand.prepositions if w), "")
+    doc = f": {operand.doc}" if operand.doc else ""
+    kind = article(operand.type.replace("|", " or "))
+    if empty:
+        phrase.error("E0506", f"`{phrase.verb}` needs {kind}, found an empty list", phrase.head)
+        return
+    subject = "" in operand.prepositions
+    what = "its subject" if subject else f"`{word}`"
+    help = f"write `{phrase.verb} x`, or `x -> {phrase.verb}`" if subject else f"add `{word} x`"
+    phrase.error("E0506", f"`{phrase.verb}` needs {what}{doc}", phrase.head, help=help, label=kind)
 
-    def _args(self) -> tuple[Arg, ...]:
-        """The arguments of a call, up to and with its closing parenthesis."""
-        args: list[Arg] = []
-        while self.kinds[self.at] != "RPAREN":
-            start = self.at
-            name: Name | None = None
-            if self.kinds[start] in ("NAME", "FIELD") and self.kinds[start + 1] == "EQUAL":
-                name = self.named(self.tokens[start])
-                self.at += 2
-            value = self.value("an argument" if name is None else "a value")
-            args.append(Arg(name, value, self.span(start)))
-            if not self.skip("COMMA"):
-                break
-        self.take("RPAREN", "`,` or `)`")
-        return tuple(args)
 
-    def _number(self) -> Number:
-        start = self.at
-        self.at += 1
-        unit = self.named(self.tokens[self.at]) if self.kinds[self.at] == "UNIT" else None
-        self.at += unit is not None
-        return Number(self.tokens[start].text, unit, self.span(start))
+def _splice(
+    phrase: Phrase, operand: OperandSpec, value: Elaborated, span: Span
+) -> list[Input] | None:
+    """The steps of an operand; a list is spliced where several are taken. None when at fault."""
+    if is_poison(value) or (isinstance(value, Opaque) and operand.many):
+        return None
+    attached = value if isinstance(value, Attached) else None
+    inner = attached.value if attached else value
+    if isinstance(inner, ManyOf) and operand.many:
+        if attached:
+            phrase.error("E0510", "parameters stand on one input, not on a list", attached.span,
+                         help="write them on each item: `[a(weight = 0.4), b(weight = 0.6)]`")  # fmt: skip
+            return None
+        spliced = [_splice(phrase, operand, item, span) for item in inner.items]
+        if any(items is None for items in spliced):
+            return None
+        return [item for items in spliced for item in items or []]
+    if not isinstance(inner, Node) or not _fits(operand, inner):
+        _wrong_type(phrase, operand, inner, span)
+        return None
+    return [Input(inner, span, attached)]
 
-    def _list(self) -> ListOf | Each:
-        """``[a, b]`` or ``[value for name in list]``."""
-        start = self.at
-        self.at += 1
-        items: list[Value] = []
-        while self.kinds[self.at] != "RSQUARE":
-            items.append(self.value())
-            if len(items) == 1 and self.kinds[self.at] == "FOR":
-                return self._each(start, items[0])
-            if not self.skip("COMMA"):
-                break
-        self.take("RSQUARE", "`,` or `]`")
-        return ListOf(tuple(items), self.span(start))
 
-    def _each(self, start: int, value: Value) -> Each:
-        loops: list[tuple[Name, Value]] = []
-        while self.skip("FOR"):
-            name = self.variable("a name after `for`")
-            self.take("IN", f"`in` after `for {name.text}`")
-            loops.append((name, self.value("a list after `in`")))
-        self.take("RSQUARE", "`for` or `]`")
-        return Each(value, tuple(loops), self.span(start))
+def _fits(operand: OperandSpec, node: Node) -> bool:
+    wanted = operand.type.split("|")
+    found = type_name(node.type)
+    return found in wanted or (found == "Adapter" and "Delta" in wanted)
 
-    # ------------------------------------------------------------ names and types
 
-    def variable(self, wanted: str, hyphens: bool = False) -> Name:
-        """A name that the recipe gives to a value: lower case, without hyphens unless it is a verb."""
-        name = self.name(wanted)
-        if name.text[0].isupper() or ("-" in name.text and not hyphens):
-            raise Unexpected(self.at - 1, "snake_case")
-        return name
+def _wrong_type(phrase: Phrase, operand: OperandSpec, value: Elaborated, span: Span) -> None:
+    wanted = article(operand.type.replace("|", " or "))
+    help = ""
+    if isinstance(value, Node) and isinstance(value.type, SplitType):
+        help = "write `.train` or `.holdout` behind it"
+    elif isinstance(value, ManyOf):
+        help = f"`{phrase.verb}` takes one here: write `[{phrase.verb} ... for x in list]` for each"
+    elif operand.metric:
+        help = "name a metric"
+    where = f"`{_written(operand)}` of `{phrase.verb}`"
+    phrase.error("E0301", f"{where} is {wanted}, found {describe(value)}", span,
+                 label=f"expected {wanted}", help=help)  # fmt: skip
 
-    def type(self) -> TypeName:
-        """``Model`` or ``List[Model]``."""
-        start = self.at
-        name = self.name("a type")
-        args: list[TypeName] = []
-        if self.skip("LSQUARE"):
-            args.append(self.type())
-            while self.skip("COMMA"):
-                args.append(self.type())
-            self.take("RSQUARE", "`,` or `]`")
-        return TypeName(name, tuple(args), self.span(start))
+
+def _fill_constant(phrase: Phrase, spec: FieldSpec, clauses: Clauses, owner: Owner) -> None:
+    """A constant that the phrase writes: the URI of a source, a revision."""
+    for word in spec.prepositions:
+        if word == "" and clauses.chained:
+            phrase.error("E0301", f"`{phrase.verb}` takes a text here, found {describe(clauses.chained[0])}",
+                         clauses.chained[1], help=f'write `{phrase.verb} "..."`')  # fmt: skip
+        written = clauses.values.get(word, ())
+        if len(written) > 1:
+            phrase.error("E0508", f"`{word or spec.name}` takes one value", written[1].span)
+        for value in written[:1]:
+            phrase.given.put(spec.name, read_field(spec, value, phrase.scope, owner), value.span)
+
+
+def _refuse_attached(phrase: Phrase, inputs: str) -> None:
+    """Parameters on operands that are not the verb's inputs."""
+    for role, items in phrase.inputs.items():
+        for item in items:
+            if item.attached and role != inputs:
+                phrase.error(
+                    "E0510", f"`{role}` of `{phrase.verb}` takes no parameters", item.attached.span
+                )
+
+
+def _check_patterns(phrase: Phrase) -> None:
+    """Patterns of ``per`` that match no tensor of the model."""
+    models = [
+        i for items in phrase.inputs.values() for i in items if isinstance(i.node.type, ModelType)
+    ]
+    known = models[0].node.type if models else None
+    if not isinstance(known, ModelType) or known.tensors is None:
+        return
+    for spec in phrase.operation.fields:
+        if not spec.per_tensor or spec.name not in phrase.given.values:
+            continue
+        value = phrase.given.values[spec.name]
+        for form in value if isinstance(value, tuple) else (value,):
+            names = (
+                [name for name, _ in form.args]
+                if isinstance(form, Form) and form.name == "per"
+                else []
+            )
+            for pattern in unmatched(names, known.tensors):
+                parts = dict.fromkeys(
+                    p for n in known.tensors for p in n.split(".") if not p.isdigit()
+                )
+                phrase.error("E0514", f"the pattern `{pattern}` matches no tensor",
+                             phrase.given.spans[spec.name], help=did_you_mean(pattern, parts))  # fmt: skip
+
+
+# ---------------------------------------------------------------- best ... by
+
+
+def _choose(phrase: Phrase, clauses: Clauses) -> Elaborated:
+    """``best of LIST by METRIC over D``: one measure a candidate."""
+    operand = next(o for o in phrase.operation.operands if o.metric)
+    candidates_role = inputs_role(phrase.operation)
+    assert candidates_role is not None
+    word = next((w for w in operand.prepositions if w), "by")
+    written = clauses.values.get(word, ())
+    if len(written) != 1:
+        code = "E0508" if written else "E0506"
+        phrase.error(code, f"`{phrase.verb}` needs one metric behind `{word}`",
+                     written[1].span if written else phrase.head,
+                     help=did_you_mean("", (), f"write `{word} perplexity`"))  # fmt: skip
+    candidates = phrase.inputs.get(candidates_role.name, [])
+    over = [
+        i for role, items in phrase.inputs.items() if role != candidates_role.name for i in items
+    ]
+    if not phrase.given.sound:
+        return POISON
+    measured = metrics.measure_each(
+        written[0], [(i.node, i.span) for i in candidates], [(i.node, i.span) for i in over],
+        phrase.scope, _inner(phrase),
+    )  # fmt: skip
+    if measured is None:
+        return POISON
+    measures, direction = measured
+    phrase.inputs = {
+        candidates_role.name: candidates,
+        operand.name: [Input(node, written[0].span) for node in measures],
+    }
+    return _build(phrase, {**phrase.given.values, "direction": direction})
