@@ -38,6 +38,7 @@ __all__ = [
     "draws_of",
     "identity",
     "input_order",
+    "input_role",
     "is_input",
     "step_ids",
 ]
@@ -130,10 +131,11 @@ def per_input_rows(node: Node, operation: Operation, count: int) -> list[list[ob
 
 
 def input_role(operation: Operation | None) -> str:
-    """The role that per-input fields belong to: the first that takes several; empty without one."""
+    """The role that per-input fields belong to: the first that takes several, else the first."""
     if operation is None or not any(f.per_input for f in operation.fields):
         return ""
-    return next((o.name for o in operation.operands if o.many), "")
+    many = (o.name for o in operation.operands if o.many and not o.metric)
+    return next(many, operation.operands[0].name if operation.operands else "")
 
 
 def _ordered(

@@ -131,8 +131,9 @@ def users_of(roots: Sequence[Node]) -> dict[Node, list[Node]]:
     return users
 
 
-Rule = Callable[[Node], Node | None]
-"""A rewrite of one node whose operands were rewritten already; None leaves it."""
+Rule = Callable[[Node, Node], Node | None]
+"""``rule(before, built)``: a node as it was, and over its rewritten operands; what it becomes, or
+None to leave ``built``."""
 
 
 def rewrite(state: GraphState, rule: Rule) -> GraphState:
@@ -146,7 +147,7 @@ def rewrite(state: GraphState, rule: Rule) -> GraphState:
     for node in walk(state.roots):
         origin = state.stands_for[node]
         built = rebuilt(state.graph, node, new)
-        made = rule(built) or built
+        made = rule(node, built) or built
         if made in stands and _draws_differ(state, stands[made], origin):
             made = node
         new[node] = made
