@@ -1,0 +1,140 @@
+"""What a plan and a run ask of the store and the lock together: contents of sources, results of keys.
+
+The lock chooses: where it has a step's key, its result is the one. Where it has not, a record of the
+store serves; with several, one of this machine's device class, then the first by name (never the
+newest: a clock decides nothing).
+
+Example: ``View(store, lock, folder).lookup(key, None)``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recipelang.diagnostics import RecipeError
+from recipelang.ir.graph import Node
+from recipelang.lineage.lockfile import Lock, LockedStep
+from recipelang.store.digests import cached_digest
+from recipelang.store.records import ActionRecord
+from recipelang.store.store import Store
+
+__all__ = ["Found", "View", "source_path"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A result of an action key. ``present`` says whether the store can read it."""
+
+    artifact: str
+    backend: str
+    present: bool
+    run: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The store and a recipe's lock; implements :class:`recipelang.plan.schedule.StoreView`.
+
+    ``folder`` is what relative paths are relative to. ``device`` is this machine's device class, used
+    to choose between records that no lock chooses between.
+    """
+
+    store: Store
+    lock: Lock
+    folder: Path
+    device: str = "cpu"
+    _keys: dict[str, LockedStep] = field(init=False)
+    _contents: dict[Node, str | None] = field(default_factory=dict[Node, "str | None"])
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_keys", self.lock.by_key())
+
+    @property
+    def root(self) -> Path:
+        """The store's folder."""
+        return self.store.root
+
+    def content(self, node: Node) -> str | None:
+        """A source's revision, or the sha256 (hex) of its files; None where it is not here yet."""
+        if node not in self._contents:
+            self._contents[node] = self._content(node)
+        return self._contents[node]
+
+    def _content(self, node: Node) -> str | None:
+        place = source_path(node, self.folder)
+        if place is None:
+            return None
+        path, revision = place
+        if revision:
+            return revision
+        try:
+            return self._with_template(node, self._digest(path))
+        except (OSError, RecipeError):
+            return None
+
+    def _digest(self, path: Path) -> str:
+        if path.is_file():
+            return cached_digest(self.store, path)
+        from recipelang.weights.folder import AUXILIARY, weight_files
+
+        extra = ("config.json", "adapter_config.json", *AUXILIARY)
+        files = {*weight_files(path), *(path / name for name in extra if (path / name).is_file())}
+        rows = sorted((file.name, cached_digest(self.store, file)) for file in files)
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    def _with_template(self, node: Node, digest: str) -> str:
+        """A dataset's chat template may be a file of its own."""
+        template = node.attr("template")
+        if not isinstance(template, str) or "{" in template:
+            return digest
+        other = cached_digest(self.store, self.folder / template)
+        return hashlib.sha256(f"{digest} {other}".encode()).hexdigest()
+
+    def lookup(self, key: str, backend: str | None) -> Found | None:
+        """The record of an action key: the lock's choice, else the store's. With ``backend``, only one
+        that this backend (or none) computed."""
+        records = [r for r in self.store.records(key) if not backend or r.backend in ("", backend)]
+        chosen = self._keys.get(key)
+        if chosen is not None and (not backend or chosen.backend in ("", backend)):
+            mine = [r for r in records if r.artifact == chosen.out]
+            present = self.store.is_whole(chosen.out)
+            if present or not mine:
+                run = mine[0].run if mine else ""
+                return Found(chosen.out, chosen.backend, present, run)
+            records = [r for r in records if r.backend in ("", chosen.backend)]
+        ready = sorted(records, key=self._preference)
+        return _found(self.store, ready[0]) if ready else None
+
+    def _preference(self, record: ActionRecord) -> tuple[bool, bool, str]:
+        whole = self.store.is_whole(record.artifact)
+        return (not whole, record.device not in ("", self.device), record.identity)
+
+    def previous(self, place: str) -> Mapping[str, object] | None:
+        """The document of the action key that the lock has for a place."""
+        step = self.lock.steps.get(place)
+        return None if step is None or step.content else step.document
+
+
+def _found(store: Store, record: ActionRecord) -> Found:
+    whole = store.is_whole(record.artifact)
+    return Found(record.artifact, record.backend, whole, record.run, record.seconds)
+
+
+def source_path(node: Node, folder: Path) -> tuple[Path, str] | None:
+    """Where a source's bytes are, and its revision (empty for what is not pinned by one); None where it
+    is not on this machine."""
+    from recipelang.sources import locate
+
+    revision = node.attr("revision")
+    try:
+        place = locate(
+            str(node.attr("uri")), revision if isinstance(revision, str) else None, folder=folder
+        )
+    except RecipeError:
+        return None
+    return None if place is None else (place.path, place.revision)
