@@ -43,6 +43,8 @@ def read_field(spec: FieldSpec, value: syntax.Value, scope: Scope, owner: Owner)
     match spec.kind:
         case "text" if word is not None and word in spec.choices:
             return word
+        case "list" if word is not None and spec.item is not None and word in spec.item.choices:
+            return (word,)
         case "choice" if word is not None:
             return _member(spec, word, bare, scope, owner)
         case "form":

@@ -33,7 +33,7 @@ def resolve_head(
         step is None or isinstance(holder.declared.get(name.text), syntax.Template)
     ):
         return resolve(ref, scope)
-    operation = lookup(name.text) if name.text in verbs() else None
+    operation = lookup(name.text)
     if operation is not None and not operation.internal:
         return operation
     if name.text in VARYING and (step is None or varies(step)):

@@ -21,7 +21,7 @@ from recipelang.language.values import (
     describe,
     is_poison,
 )
-from recipelang.ops.registry import lookup, verbs
+from recipelang.ops.registry import lookup
 from recipelang.types import DatasetType, ListType, SplitType
 
 __all__ = ["member", "resolve", "spaced", "unknown_name"]
@@ -48,7 +48,7 @@ def unknown_name(name: syntax.Name, scope: Scope) -> Elaborated:
     if text in BUILTINS:
         return Builtin(text)
     apart = spaced(text, scope)
-    operation = lookup(text) if text in verbs() else None
+    operation = lookup(text)
     if operation is not None and not operation.internal:
         scope.sink.error("E0210", f"`{text}` is a verb, and stands alone here", name.span,
                          help=f"write what it works on: `{text} ...`; `recipe ops {text}` shows its form")  # fmt: skip

@@ -1,0 +1,39 @@
+"""Explain an error code: what it means, an example of it, and the example put right.
+
+    recipe explain E0412
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("code", metavar="CODE", help="a code such as E0412")
+    parser.add_argument("--format", choices=["text", "json"], default="text", help="of the page")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the page; 1 when there is none of that code."""
+    from recipelang.diagnostics.pages import codes, page
+
+    found = page(args.code)
+    if found is None:
+        from recipelang.language.suggest import nearest
+
+        near = nearest(args.code.upper(), codes())
+        hint = f"did you mean `recipe explain {near}`?" if near else "codes look like `E0412`"
+        print(f"error: no page for `{args.code}`\n   = help: {hint}", file=sys.stderr)
+        return 1
+    if args.format == "json":
+        import json
+
+        print(json.dumps({"schema": "recipelang/explain/1", "code": found.code,
+                          "title": found.title, "text": found.text}))  # fmt: skip
+    else:
+        print(found.text.rstrip())
+    return 0

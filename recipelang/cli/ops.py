@@ -1,0 +1,71 @@
+"""List the operations, or show the reference of one.
+
+    recipe ops ties-merge
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="an operation")
+    parser.add_argument("--format", choices=["text", "json"], default="text", help="of the reference")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the list or a page; 1 when there is no operation of that name."""
+    from recipelang.ops.registry import lookup, verbs
+
+    if args.name is None:
+        return _list(args.format)
+    operation = lookup(args.name) if args.name in verbs() else None
+    if operation is None or operation.internal:
+        from recipelang.language.suggest import nearest
+
+        near = nearest(args.name, verbs())
+        hint = f"did you mean `recipe ops {near}`?" if near else "`recipe ops` lists them"
+        print(f"error: unknown operation `{args.name}`\n   = help: {hint}", file=sys.stderr)
+        return 1
+    if args.format == "json":
+        import json
+
+        from recipelang.ops.reference import field_default, field_type, form
+
+        fields = [
+            {"name": f.name, "type": field_type(f), "default": field_default(f), "doc": f.doc}
+            for f in operation.fields
+        ]
+        row = {"verb": operation.verb, "form": form(operation), "doc": operation.doc, "fields": fields}
+        print(json.dumps({"schema": "recipelang/ops/1", "operations": [row]}))
+        return 0
+    from recipelang.ops.reference import reference
+
+    print(reference(operation))
+    return 0
+
+
+def _list(format: str) -> int:
+    from recipelang.ops.registry import lookup, verbs
+
+    known = [op for verb in verbs() if (op := lookup(verb)) is not None and not op.internal]
+    if format == "json":
+        import json
+
+        from recipelang.ops.reference import form
+
+        rows = [{"verb": op.verb, "form": form(op), "summary": op.summary} for op in known]
+        print(json.dumps({"schema": "recipelang/ops/1", "operations": rows}))
+        return 0
+    for op in known:
+        print(f"{op.verb:<24} {_sentence(op.doc)}")
+    return 0
+
+
+def _sentence(doc: str) -> str:
+    """The first sentence of a documentation, on one line."""
+    return " ".join(doc.partition("\n\n")[0].split()).partition(". ")[0].rstrip(".")
