@@ -68,11 +68,11 @@ class Packed:
         """The number of rows."""
         return len(self.bins)
 
-    def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> Batch:
-        """These rows, each padded to ``width``."""
+    def batch(self, rows: Sequence[int] | NDArray[np.int64], width: int | None = None) -> Batch:
+        """These rows, each padded to ``width`` [that of the fullest row of all]."""
         import numpy as np
 
-        shape = (len(rows), self.width)
+        shape = (len(rows), width or self.width)
         tokens, segments, positions = (np.zeros(shape, np.int32) for _ in range(3))
         supervised = np.zeros(shape, np.bool_)
         for r, row in enumerate(rows):

@@ -50,8 +50,8 @@ def accuracy(
 ) -> None:
     """Exact match of the greedy completion, space at both ends aside.
 
-    In a chat the last turn of the assistant is asked for. The model writes at most as many tokens as
-    the expected answer has, and stops at its terminator.
+    In a chat the last turn of the assistant is asked for. The model has to stop by itself: an answer that
+    goes on after the expected one is wrong.
 
         require accuracy of student on exam >= 62%
     """
