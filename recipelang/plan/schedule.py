@@ -71,14 +71,12 @@ class StoreView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """``memory_bytes`` is the peak of the process beyond what is idle; ``disk_bytes`` is what the
-    step adds to the store; ``parts`` are the largest contributors to the memory, in bytes."""
+    """``seconds`` is 0 where nothing is known of the device's speed; ``memory_bytes`` is the peak
+    beyond what is idle; ``disk_bytes`` is what the step adds to the store."""
 
     seconds: float = 0.0
     memory_bytes: int = 0
     disk_bytes: int = 0
-    parts: tuple[tuple[str, int], ...] = ()
-    passes_over_inputs: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
