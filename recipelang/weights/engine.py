@@ -1,0 +1,186 @@
+"""Runs a region: every tensor of its results, in parallel, under a memory budget.
+
+Tensors are the unit of work. A worker reads, computes and writes its tensor block by block while the
+others do the same, so reading, computing and writing overlap. What a tensor needs in memory is taken
+from the budget before it starts; one that needs more than the whole budget is read block by block.
+
+Example:
+    >>> stats = run_region([(soup, writer)])      # doctest: +SKIP
+    >>> stats.passes                              # doctest: +SKIP
+    (1.0, 1.0)
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from recipelang.types import TensorInfo
+from recipelang.weights.checkpoint import Checkpoint
+from recipelang.weights.evaluate import Evaluation, held_bytes, needs_statistics, walk
+from recipelang.weights.region import Leaf, Memo, Operand, Source, source_of
+from recipelang.weights.writer import ModelWriter
+
+__all__ = ["BUDGET_BYTES", "RegionProgress", "RegionStats", "run_region"]
+
+BUDGET_BYTES = 512 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RegionProgress:
+    """``tensors`` of ``of`` are written; ``bytes_written`` so far, of ``bytes_total``."""
+
+    tensors: int
+    of: int
+    bytes_written: int
+    bytes_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegionStats:
+    """``inputs`` are the checkpoints read; ``read_bytes[i]`` is what was read of the i-th, and
+    ``passes[i]`` that in multiples of the tensors of it that were needed."""
+
+    inputs: tuple[Checkpoint, ...]
+    read_bytes: tuple[int, ...]
+    passes: tuple[float, ...]
+    bytes_written: int
+
+    @property
+    def bytes_read(self) -> int:
+        """Over all inputs."""
+        return sum(self.read_bytes)
+
+
+def run_region(
+    outputs: Sequence[tuple[Operand, ModelWriter]], *, budget_bytes: int = BUDGET_BYTES,
+    threads: int | None = None, report: Callable[[RegionProgress], None] | None = None,
+) -> RegionStats:  # fmt: skip
+    """Compute every tensor of every output (a step, or a checkpoint that is copied) into its writer.
+
+    Results do not depend on ``budget_bytes`` or ``threads`` (as many as processors when None). Tensors
+    that a writer has already are left. The caller finishes the writers. Raises RecipeError: E0620
+    (infinities or NaN), E0621, E0735 (an input changed), E0736 (no space).
+    """
+    memo: Memo = {}
+    jobs = [
+        _Job(name, source_of(operand, name, memo), writer)
+        for operand, writer in outputs
+        for name in writer.tensors
+        if not writer.finished(name)
+    ]
+    run = _Run(jobs, budget_bytes, report)
+    workers = threads or len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(workers, thread_name_prefix="weights") as pool:
+        for future in [pool.submit(run.work) for _ in range(workers)]:
+            future.result()
+    return run.stats()
+
+
+def step_writer_tensors(operand: Operand) -> dict[str, TensorInfo]:
+    """The table that a writer for this output needs."""
+    return dict(operand.tensors)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    name: str
+    source: Source
+    writer: ModelWriter
+
+
+class _Run:
+    """The shared state of the workers."""
+
+    def __init__(
+        self, jobs: list[_Job], budget: int, report: Callable[[RegionProgress], None] | None
+    ) -> None:
+        self._jobs, self._next, self._report = jobs, 0, report
+        self._budget = self._free = budget
+        self._condition = threading.Condition()
+        self._failed = False
+        self._done = self._written = 0
+        self._total = sum(job.source.info.bytes for job in jobs)
+        self._read: dict[int, int] = {}
+        self._needed: dict[int, dict[str, int]] = {}
+        self._inputs: dict[int, Checkpoint] = {}
+        for job in jobs:
+            for leaf in _leaves(job.source):
+                self._inputs[id(leaf.checkpoint)] = leaf.checkpoint
+                self._needed.setdefault(id(leaf.checkpoint), {})[leaf.name] = leaf.info.bytes
+
+    def work(self) -> None:
+        """Take jobs until there are none or one has failed."""
+        while (job := self._take()) is not None:
+            try:
+                self._carry_out(job)
+            except BaseException:
+                with self._condition:
+                    self._failed = True
+                    self._condition.notify_all()
+                raise
+
+    def stats(self) -> RegionStats:
+        keys = list(self._inputs)
+        read = tuple(self._read.get(key, 0) for key in keys)
+        needed = [max(1, sum(self._needed[key].values())) for key in keys]
+        passes = tuple(r / n for r, n in zip(read, needed, strict=True))
+        return RegionStats(tuple(self._inputs.values()), read, passes, self._written)
+
+    def _take(self) -> _Job | None:
+        with self._condition:
+            if self._failed or self._next == len(self._jobs):
+                return None
+            self._next += 1
+            return self._jobs[self._next - 1]
+
+    def _carry_out(self, job: _Job) -> None:
+        need = held_bytes(job.source) if needs_statistics(job.source) else 0
+        hold = 0 < need <= self._budget
+        reserved = self._reserve(need if hold else 0)
+        try:
+            evaluation = Evaluation(job.source, self._read_leaf, hold=hold)
+            for block, values in evaluation.blocks():
+                job.writer.write(job.name, block.start, values)
+                if self._failed:
+                    return
+        finally:
+            self._reserve(-reserved)
+        for leaf in _leaves(job.source):
+            leaf.checkpoint.release(leaf.name)
+        with self._condition:
+            self._done += 1
+            self._written += job.source.info.bytes
+            progress = RegionProgress(self._done, len(self._jobs), self._written, self._total)
+        if self._report is not None:
+            self._report(progress)
+
+    def _reserve(self, count: int) -> int:
+        """Take memory from the budget, waiting for it (a negative count gives it back)."""
+        with self._condition:
+            while count > self._free and not self._failed:
+                self._condition.wait()
+            self._free -= count
+            self._condition.notify_all()
+        return count
+
+    def _read_leaf(self, leaf: Leaf, start: int, stop: int) -> NDArray[Any]:
+        values = leaf.checkpoint.read(leaf.name, start, stop)
+        key = id(leaf.checkpoint)
+        with self._condition:
+            self._read[key] = self._read.get(key, 0) + values.nbytes
+        return values
+
+
+def _leaves(source: Source) -> Iterator[Leaf]:
+    for node in walk(source):
+        if isinstance(node, Leaf):
+            yield node
+
+

@@ -1,0 +1,241 @@
+"""Computes one tensor of a region: statistics first, then its blocks in order.
+
+Where the stored tensors it needs fit the budget they are read once and held; otherwise they are read
+block by block, once for each level of statistics and once for the result. Blocks depend on the
+tensor's shape alone, so both ways give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recipelang.diagnostics import fault
+from recipelang.types import TensorInfo
+from recipelang.weights.kernel import Block, KthMagnitude, Result
+from recipelang.weights.kernels.low_rank import WHOLE
+from recipelang.weights.numbers import all_finite, compute_dtype, narrow, widen
+from recipelang.weights.region import Cast, Combine, Equal, Leaf, Source
+from recipelang.weights.statistics import KEEP_ALL, accumulator
+
+__all__ = ["BLOCK_ELEMENTS", "Evaluation", "blocks_of", "held_bytes", "needs_statistics"]
+
+BLOCK_ELEMENTS = 1 << 18
+"""A block of float32 is 1 MiB: a few of them stay in a core's cache."""
+SAMPLES, SAMPLE_ELEMENTS = 256, 1024
+
+Read = Callable[[Leaf, int, int], NDArray[Any]]
+
+
+def blocks_of(info: TensorInfo) -> Iterator[Block]:
+    """The tensor's blocks: whole rows of the first axis where a row fits one."""
+    row = max(1, info.elements // info.shape[0]) if info.shape and info.shape[0] else 1
+    size = BLOCK_ELEMENTS // row * row if row <= BLOCK_ELEMENTS else BLOCK_ELEMENTS
+    for start in range(0, info.elements, size):
+        yield Block(start, min(start + size, info.elements), info.shape)
+
+
+def walk(source: Source) -> Iterator[Source]:
+    """The sources under this one, operands first, each once."""
+    seen: set[int] = set()
+    stack = [(source, False)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            yield node
+        elif id(node) not in seen:
+            seen.add(id(node))
+            stack.append((node, True))
+            stack.extend((s, False) for s in _operands(node))
+
+
+def needs_statistics(source: Source) -> bool:
+    """Whether anything under it needs more than one look at its inputs."""
+    return any(isinstance(s, Combine) and s.kernel.levels for s in walk(source))
+
+
+def held_bytes(source: Source) -> int:
+    """Memory to hold every stored tensor under it, with what a k-th magnitude keeps."""
+    leaves = sum(s.info.bytes for s in walk(source) if isinstance(s, Leaf))
+    return leaves + source.info.elements
+
+
+def _operands(node: Source) -> tuple[Source, ...]:
+    match node:
+        case Leaf():
+            return ()
+        case Cast():
+            return (node.source,)
+        case Equal():
+            return node.sources
+        case Combine():
+            return node.sources
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A stored tensor in memory."""
+
+    values: NDArray[Any]
+
+
+class Evaluation:
+    """The evaluation of one source. ``read`` reads stored ranges; ``hold`` keeps what was read."""
+
+    def __init__(self, source: Source, read: Read, *, hold: bool) -> None:
+        self.source = source
+        self._read = read
+        self._held: dict[int, _Held] = {}
+        self._results: dict[int, tuple[tuple[Result, ...], ...]] = {}
+        self._whole: dict[int, tuple[NDArray[Any], ...]] = {}
+        if hold:
+            for node in walk(source):
+                if isinstance(node, Leaf):
+                    self._held[id(node)] = _Held(read(node, 0, node.info.elements))
+
+    def blocks(self) -> Iterator[tuple[Block, NDArray[Any]]]:
+        """The result's blocks in order, in the stored dtype. Raises RecipeError E0620, E0621."""
+        for node in walk(self.source):
+            if isinstance(node, Combine):
+                self._prepare(node)
+        for block in blocks_of(self.source.info):
+            yield block, self._stored(self.source, block, {}, check=True)
+
+    def _prepare(self, node: Combine) -> None:
+        """Take the statistics of a kernel, level after level, and read what it wants whole."""
+        dtype = _compute(node)
+        self._whole[id(node)] = tuple(
+            widen(self._read(leaf, 0, leaf.info.elements), dtype).reshape(leaf.info.shape)
+            for leaf in node.whole
+        )
+        results: tuple[tuple[Result, ...], ...] = ()
+        for level in node.kernel.levels:
+            results = (*results, self._level(node, level(results)))
+        self._results[id(node)] = results
+
+    def _level(self, node: Combine, statistics: tuple[Any, ...]) -> tuple[Result, ...]:
+        kth = [s for s in statistics if isinstance(s, KthMagnitude)]
+        samples = self._samples(node, kth)
+        found = [accumulator(s, node.info.elements, samples.get(id(s))) for s in statistics]
+        blocks = list(blocks_of(node.info))
+        while any(one.result is None for one in found):
+            open_ = [one for one in found if one.result is None]
+            for block in blocks:
+                inputs = self._inputs(node, block, {}, check=False)
+                for one in open_:
+                    one.add(block.start, one.value(np, inputs))
+            for one in open_:
+                one.end_pass(self._again(node, blocks, one.value))
+        return tuple(one.result for one in found if one.result is not None)
+
+    def _again(
+        self, node: Combine, blocks: list[Block], value: Callable[[Any, Any], NDArray[Any]]
+    ) -> Callable[[int], NDArray[Any]]:
+        return lambda i: value(np, self._inputs(node, blocks[i], {}, check=False))
+
+    def _samples(self, node: Combine, statistics: list[KthMagnitude]) -> dict[int, NDArray[Any]]:
+        """Magnitudes from evenly spaced places, to bracket a k-th magnitude with."""
+        elements = node.info.elements
+        if not statistics or elements <= KEEP_ALL:
+            return {}
+        parts: dict[int, list[NDArray[Any]]] = {id(s): [] for s in statistics}
+        for i in range(SAMPLES):
+            start = i * (elements - SAMPLE_ELEMENTS) // (SAMPLES - 1)
+            block = Block(start, start + SAMPLE_ELEMENTS, node.info.shape)
+            inputs = self._inputs(node, block, {}, check=False)
+            for s in statistics:
+                parts[id(s)].append(np.abs(s.value(np, inputs)))
+        return {key: np.concatenate(values) for key, values in parts.items()}
+
+    def _inputs(
+        self, node: Combine, block: Block, seen: dict[int, NDArray[Any]], *, check: bool
+    ) -> Mapping[str, tuple[Any, ...]]:
+        """Role -> the operands' blocks, wide; zeros where a tensor is not read."""
+        dtype = _compute(node)
+        inputs: dict[str, tuple[Any, ...]] = {}
+        for role, items in node.inputs.items():
+            blocks: list[Any] = []
+            for i, source in enumerate(items):
+                if source is None or (role, i) in node.kernel.unread:
+                    blocks.append(np.zeros(block.stop - block.start, dtype))
+                else:
+                    stored = self._stored(source, block, seen, check=check)
+                    if check and isinstance(source, Leaf) and not node.allow:
+                        _check_finite(stored, source.info, source.name, f"an input of `{node.verb}`")
+                    blocks.append(widen(stored, dtype))
+            inputs[role] = tuple(blocks)
+        inputs[WHOLE] = self._whole.get(id(node), ())
+        return inputs
+
+    def _stored(
+        self, source: Source, block: Block, seen: dict[int, NDArray[Any]], *, check: bool
+    ) -> NDArray[Any]:
+        """A block in the stored dtype; ``seen`` shares it between its users."""
+        found = seen.get(id(source))
+        if found is None:
+            found = seen[id(source)] = self._make(source, block, seen, check=check)
+        return found
+
+    def _make(
+        self, source: Source, block: Block, seen: dict[int, NDArray[Any]], *, check: bool
+    ) -> NDArray[Any]:
+        match source:
+            case Leaf():
+                held = self._held.get(id(source))
+                if held is not None:
+                    return held.values[block.start : block.stop]
+                return self._read(source, block.start, block.stop)
+            case Cast():
+                stored = self._stored(source.source, block, seen, check=check)
+                wide = widen(stored, compute_dtype(source.source.info.dtype))
+                result = narrow(wide, source.info.dtype)
+                verb, allow = "cast", source.allow
+            case Equal():
+                return self._equal(source, block, seen, check=check)
+            case Combine():
+                inputs = self._inputs(source, block, seen, check=check)
+                wide = source.kernel.combine(np, inputs, block, self._results[id(source)])
+                result = narrow(wide, source.info.dtype)
+                verb, allow = source.verb, source.allow
+        if check and not allow:
+            _check_finite(result, source.info, _name(source), f"the result of `{verb}`")
+        return result
+
+    def _equal(
+        self, source: Equal, block: Block, seen: dict[int, NDArray[Any]], *, check: bool
+    ) -> NDArray[Any]:
+        first, *others = (self._stored(s, block, seen, check=check) for s in source.sources)
+        for other in others:
+            if not np.array_equal(first, other):
+                raise fault(
+                    "E0621", f"`{_name(source)}` is a {source.info.dtype} tensor that differs between the "
+                    "models, and only floating-point tensors are merged",
+                )  # fmt: skip
+        return first
+
+
+def _compute(node: Combine) -> np.dtype[Any]:
+    """float64 where an operand or the result is F64, else float32."""
+    wide = node.info.dtype == "F64" or any(s.info.dtype == "F64" for s in node.sources)
+    return np.dtype(np.float64 if wide else np.float32)
+
+
+def _name(source: Source) -> str:
+    while not isinstance(source, Leaf):
+        operands = _operands(source)
+        if not operands:
+            return "a tensor"
+        source = operands[0]
+    return source.name
+
+
+def _check_finite(stored: NDArray[Any], info: TensorInfo, name: str, what: str) -> None:
+    if not all_finite(stored, info.dtype):
+        raise fault(
+            "E0620", f"`{name}` holds infinities or NaN in {what}",
+            help="find out where they come from; `nonfinite = allow` merges them as they are",
+        )  # fmt: skip

@@ -1,0 +1,262 @@
+"""A region of weight operations: steps over checkpoints and other steps, and what each tensor needs.
+
+Example:
+    >>> soup = make_step(lookup("linear-merge"), {"inputs": (a, b)}, {})      # doctest: +SKIP
+    >>> source_of(soup, "model.norm.weight", {})                              # doctest: +SKIP
+    Combine(...)
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from recipelang.diagnostics import RecipeError, fault
+from recipelang.ops.spec import Fault, Operation, Typed
+from recipelang.types import AdapterType, DeltaType, ModelType, TensorInfo
+from recipelang.values import Attr
+from recipelang.weights.adapter import AdapterTensor, Pair, pairs
+from recipelang.weights.checkpoint import Checkpoint
+from recipelang.weights.compatibility import delta_tensors, model_of
+from recipelang.weights.kernel import Copy, Kernel
+from recipelang.weights.metadata import FLOATS, checkpoint_type
+from recipelang.weights.varying import check_patterns, resolve
+
+__all__ = ["Cast", "Combine", "Equal", "Leaf", "Operand", "Source", "Step", "make_step", "source_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One weight operation with its operands by role and all its fields."""
+
+    operation: Operation
+    operands: Mapping[str, tuple[Operand, ...]]
+    fields: Mapping[str, Attr]
+    type: ModelType | DeltaType
+
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """The table of the result."""
+        if isinstance(self.type, DeltaType):
+            return delta_tensors(self.type.of) or {}
+        return self.type.tensors or {}
+
+    @cached_property
+    def layers(self) -> int | None:
+        """The number of layers of the first model operand."""
+        for operands in self.operands.values():
+            for operand in operands:
+                if not is_adapter(operand):
+                    return model_of(operand_type(operand)).layers
+        return None
+
+    @cached_property
+    def config(self) -> Mapping[str, object]:
+        """The configuration of the result (of its models, for a delta)."""
+        return model_of(self.type).config or {}
+
+    @cached_property
+    def files(self) -> Mapping[str, Path | bytes]:
+        """The first model operand's tokenizer files."""
+        for operands in self.operands.values():
+            for operand in operands:
+                if not is_adapter(operand):
+                    return operand.files
+        return {}
+
+
+Operand: TypeAlias = "Checkpoint | Step"
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """A stored tensor."""
+
+    checkpoint: Checkpoint
+    name: str
+    info: TensorInfo
+
+
+@dataclass(frozen=True, eq=False)
+class Cast:
+    """A tensor rounded to another dtype."""
+
+    source: Source
+    info: TensorInfo
+    allow: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Equal:
+    """A tensor that is no floating-point one and must be the same in all sources."""
+
+    sources: tuple[Source, ...]
+    info: TensorInfo
+
+
+@dataclass(frozen=True, eq=False)
+class Combine:
+    """A kernel over operand tensors of one shape, None where an operand has no such tensor. ``whole``
+    are the tensors that it sees whole. ``allow`` lets infinities and NaN through."""
+
+    kernel: Kernel
+    inputs: Mapping[str, tuple[Source | None, ...]]
+    info: TensorInfo
+    whole: tuple[Leaf, ...] = ()
+    allow: bool = False
+    verb: str = ""
+
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """The operand tensors that are read, in order."""
+        return tuple(
+            source for role, items in self.inputs.items() for i, source in enumerate(items)
+            if source is not None and (role, i) not in self.kernel.unread
+        )  # fmt: skip
+
+
+Source: TypeAlias = "Leaf | Cast | Equal | Combine"
+Memo: TypeAlias = "dict[tuple[int, str], Source]"
+
+
+def make_step(
+    operation: Operation, operands: Mapping[str, Sequence[Operand]], fields: Mapping[str, Attr]
+) -> Step:
+    """A step whose result type comes from the operands as they are now.
+
+    ``fields`` may leave out what has a default; a per-input field may be one value for all inputs.
+    Raises RecipeError with the operation's own complaint (band E05 or E06).
+    """
+    given = {role: tuple(items) for role, items in operands.items() if items}
+    complete = _complete(operation, given, fields)
+    types = {role: tuple(operand_type(item) for item in items) for role, items in given.items()}
+    assert operation.result_type is not None
+    try:
+        result = operation.result_type(Typed(types, complete))
+    except Fault as complaint:
+        raise fault(complaint.code, complaint.message, help=complaint.help) from None
+    assert isinstance(result, ModelType | DeltaType)
+    step = Step(operation, given, complete, result)
+    for name, value in complete.items():
+        bad = check_patterns(value, step.tensors)
+        if bad is not None:
+            raise fault("E0543", f'no tensor matches the pattern "{bad}" of `{name}`')
+    return step
+
+
+def operand_type(operand: Operand) -> ModelType | DeltaType | AdapterType:
+    """The type of an operand."""
+    if isinstance(operand, Step):
+        return operand.type
+    if is_adapter(operand):
+        return AdapterType(operand.config, operand.tensors)
+    return checkpoint_type(operand)
+
+
+def is_adapter(operand: Operand) -> bool:
+    """Whether a checkpoint holds a low-rank adapter."""
+    return "peft_type" in operand.config
+
+
+def source_of(operand: Operand, name: str, memo: Memo) -> Source:
+    """What gives the tensor ``name`` of an operand. ``memo`` makes shared parts one object."""
+    key = (id(operand), name)
+    found = memo.get(key)
+    if found is None:
+        found = memo[key] = (
+            _of_step(operand, name, memo) if isinstance(operand, Step)
+            else Leaf(operand, name, operand.tensors[name])
+        )  # fmt: skip
+    return found
+
+
+def _of_step(step: Step, name: str, memo: Memo) -> Source:
+    info = step.tensors[name]
+    allow = step.fields.get("nonfinite") == "allow"
+    if info.dtype not in FLOATS and step.operation.verb != "shrink":
+        sources = [source_of(o, name, memo) for o in _models(step) if name in o.tensors]
+        return sources[0] if len(sources) == 1 else Equal(tuple(sources), info)
+    made = _call(step, name)
+    if isinstance(made, Copy):
+        source = source_of(step.operands[made.role][made.index], made.name or name, memo)
+        return source if source.info.dtype == info.dtype else Cast(source, info, allow)
+    inputs = {
+        role: tuple(
+            source_of(o, name, memo) if not is_adapter(o) and name in o.tensors else None for o in items
+        )
+        for role, items in step.operands.items()
+    }
+    whole: list[Leaf] = []
+    for role, index, tensor in made.whole:
+        leaf = source_of(step.operands[role][index], tensor, memo)
+        assert isinstance(leaf, Leaf)
+        whole.append(leaf)
+    return Combine(made, inputs, info, tuple(whole), allow, step.operation.verb)
+
+
+def _models(step: Step) -> list[Operand]:
+    return [o for items in step.operands.values() for o in items if not is_adapter(o)]
+
+
+def _call(step: Step, name: str) -> Kernel | Copy:
+    """The operation's function, with its fields resolved for this tensor."""
+    operation = step.operation
+    arguments: dict[str, Any] = {}
+    for field_ in operation.fields:
+        value = step.fields[field_.name]
+        if field_.per_tensor:
+            value = resolve(value, name, layers=step.layers, default=_default(operation, field_.name))
+        arguments[field_.name] = value
+    for operand in operation.operands:
+        infos = tuple(_info(o, name) for o in step.operands.get(operand.name, ()))
+        arguments[operand.name] = infos if operand.many else (infos[0] if infos else None)
+    parameters = inspect.signature(operation.function).parameters
+    accepts_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for parameter, value in (("tensor", name), ("depth", step.layers)):
+        if parameter in parameters:
+            arguments[parameter] = value
+    made = operation.function(
+        **{k: v for k, v in arguments.items() if accepts_all or k in parameters}
+    )
+    assert isinstance(made, Kernel | Copy)
+    return made
+
+
+def _info(operand: Operand, name: str) -> object:
+    if isinstance(operand, Step) or not is_adapter(operand):
+        return operand.tensors.get(name)
+    return AdapterTensor(adapter_pairs(operand).get(name))
+
+
+def adapter_pairs(adapter: Checkpoint) -> dict[str, Pair]:
+    """Weight name -> pair of an adapter's checkpoint."""
+    return pairs(adapter.config, adapter.tensors)
+
+
+def _default(operation: Operation, name: str) -> Attr:
+    found = operation.field(name)
+    return None if found is None or found.required else found.default  # type: ignore[return-value]
+
+
+def _complete(
+    operation: Operation, operands: Mapping[str, tuple[Operand, ...]], fields: Mapping[str, Attr]
+) -> dict[str, Attr]:
+    complete: dict[str, Attr] = {}
+    for spec in operation.fields:
+        if spec.name not in fields and spec.required:
+            raise _missing(operation, spec.name)
+        value = fields[spec.name] if spec.name in fields else _default(operation, spec.name)
+        if spec.per_input and not isinstance(value, tuple):
+            value = (value,) * len(next((v for r, v in operands.items() if r == "inputs"), ()))
+        complete[spec.name] = value
+    return complete
+
+
+def _missing(operation: Operation, name: str) -> RecipeError:
+    return fault("E0901", f"`{operation.verb}` was run without its field `{name}`")
+
+

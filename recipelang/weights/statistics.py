@@ -1,0 +1,197 @@
+"""Statistics over a tensor that is seen block by block: sums in float64, exact k-th magnitudes.
+
+A k-th magnitude takes one pass where a sample brackets it well, which it nearly always does: what is
+above the bracket is counted, what is inside is kept and selected from. Otherwise it falls back to
+counting by digits of the bit pattern, which takes two passes more (four for float64). The answer is
+exact either way.
+
+Example:
+    >>> import numpy as np
+    >>> values = np.array([3, -1, 2, -3], np.float32)
+    >>> one = KthAccumulator(KthMagnitude(lambda xp, inputs: inputs, 2), 4, None)
+    >>> one.add(0, values)
+    >>> one.end_pass(lambda block: values)
+    >>> one.result
+    Kth(threshold=3.0, last=3)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recipelang.weights.kernel import Kth, KthMagnitude, Result, SumOf
+
+__all__ = ["Accumulator", "KthAccumulator", "SumAccumulator", "accumulator"]
+
+Floats: TypeAlias = "NDArray[Any]"
+MARGIN = 0.02
+"""Half the width of the bracket, as a share of the elements."""
+KEEP_ALL = 1 << 20
+"""Tensors of at most this many elements are kept whole."""
+
+
+class SumAccumulator:
+    """The sum, block after block in order, each block summed in float64."""
+
+    def __init__(self, statistic: SumOf) -> None:
+        self.value = statistic.value
+        self.result: Result | None = None
+        self._sum = 0.0
+
+    def add(self, start: int, values: Floats) -> None:
+        """Take the next block's values."""
+        self._sum += float(np.sum(values, dtype=np.float64))
+
+    def end_pass(self, again: Callable[[int], Floats]) -> None:
+        """The pass is over."""
+        self.result = self._sum
+
+
+class KthAccumulator:
+    """The k-th largest magnitude, lowest index first among equals. ``sample`` holds some magnitudes.
+
+    ``again(i)`` of :meth:`end_pass` gives the values of the i-th block once more.
+    """
+
+    def __init__(self, statistic: KthMagnitude, elements: int, sample: Floats | None) -> None:
+        self.value, self.k, self.elements = statistic.value, statistic.k, elements
+        self.result: Result | None = None
+        self._low, self._high = _bracket(sample, self.k / elements)
+        self._starts: list[int] = []
+        self._inside: list[Floats] = []
+        self._at_low: list[int] = []
+        self._at_high: list[int] = []
+        self._above = self._kept = 0
+        self._limit = max(elements // 4, KEEP_ALL)
+        self._digits: _Digits | None = None
+
+    def add(self, start: int, values: Floats) -> None:
+        """Take the next block's values."""
+        magnitudes = np.abs(values)
+        self._starts.append(start)
+        if self._digits is not None:
+            self._digits.add(magnitudes)
+            return
+        if self._kept > self._limit:
+            return
+        above = magnitudes > self._high
+        inside = magnitudes > self._low
+        self._above += int(np.count_nonzero(above))
+        inside &= magnitudes < self._high
+        kept = magnitudes[inside]
+        self._inside.append(kept)
+        self._kept += kept.size
+        self._at_low.append(int(np.count_nonzero(magnitudes == self._low)))
+        self._at_high.append(int(np.count_nonzero(magnitudes == self._high)))
+
+    def end_pass(self, again: Callable[[int], Floats]) -> None:
+        """The pass is over: the result is there, or one more pass is needed."""
+        if self._digits is None:
+            self._select(again)
+            if self.result is None:
+                self._inside.clear()
+                self._digits = _Digits(self.k)
+        elif self._digits.end_pass():
+            threshold, need = self._digits.threshold, self._digits.need
+            self.result = self._locate(threshold, need, self._digits.equal, again)
+        self._starts = self._starts if self.result else []
+
+    def _select(self, again: Callable[[int], Floats]) -> None:
+        if self._kept > self._limit:
+            return
+        rank = self.k - self._above
+        at_high, at_low = sum(self._at_high), sum(self._at_low)
+        if rank < 1:
+            return
+        if rank <= at_high:
+            self.result = self._locate(self._high, rank, self._at_high, again)
+        elif rank <= at_high + self._kept:
+            rank -= at_high
+            values = np.concatenate(self._inside)
+            place = values.size - rank
+            values.partition(place)
+            threshold = float(values[place])
+            need = rank - int(np.count_nonzero(values > threshold))
+            equal = [int(np.count_nonzero(part == threshold)) for part in self._inside]
+            self.result = self._locate(threshold, need, equal, again)
+        elif rank <= at_high + self._kept + at_low:
+            self.result = self._locate(self._low, rank - at_high - self._kept, self._at_low, again)
+
+    def _locate(
+        self, threshold: float, need: int, equal: list[int], again: Callable[[int], Floats]
+    ) -> Kth:
+        """The place of the ``need``-th element that equals the threshold, by each block's count of them."""
+        for block, count in enumerate(equal):
+            if need <= count:
+                places = np.flatnonzero(np.abs(again(block)) == threshold)
+                return Kth(float(threshold), self._starts[block] + int(places[need - 1]))
+            need -= count
+        raise AssertionError("fewer equal elements than were counted")
+
+
+class _Digits:
+    """Counting by 16-bit digits of the bit pattern, from the top: magnitudes order as their bits do."""
+
+    def __init__(self, k: int) -> None:
+        self.need, self.threshold = k, 0.0
+        self.equal: list[int] = []
+        self._prefix, self._shift = 0, -1
+        self._counts = np.zeros(1 << 16, np.int64)
+        self._dtype: np.dtype[Any] | None = None
+
+    def add(self, magnitudes: Floats) -> None:
+        if self._dtype is None:
+            self._dtype = magnitudes.dtype
+            self._shift = magnitudes.dtype.itemsize * 8 - 16
+        bits = magnitudes.view(f"u{magnitudes.dtype.itemsize}")
+        if self._shift < 0:
+            self.equal.append(int(np.count_nonzero(bits == self._prefix)))
+            return
+        width = magnitudes.dtype.itemsize * 8
+        if self._shift + 16 < width:
+            bits = bits[(bits >> (self._shift + 16)) == self._prefix]
+        digit = ((bits >> self._shift) & 0xFFFF).astype(np.intp)
+        self._counts += np.bincount(digit, minlength=1 << 16)
+
+    def end_pass(self) -> bool:
+        """Fix one digit; True when the threshold is whole and its equals are counted."""
+        if self._shift < 0:
+            return True
+        from_top = np.cumsum(self._counts[::-1])
+        place = int(np.searchsorted(from_top, self.need))
+        if place:
+            self.need -= int(from_top[place - 1])
+        self._prefix = self._prefix << 16 | (0xFFFF - place)
+        self._shift -= 16
+        self._counts[:] = 0
+        if self._shift < 0:
+            assert self._dtype is not None
+            whole = np.array([self._prefix], f"u{self._dtype.itemsize}").view(self._dtype)
+            self.threshold = float(whole[0])
+        return False
+
+
+Accumulator: TypeAlias = "SumAccumulator | KthAccumulator"
+
+
+def accumulator(statistic: SumOf | KthMagnitude, elements: int, sample: Floats | None) -> Accumulator:
+    """What collects a statistic."""
+    if isinstance(statistic, SumOf):
+        return SumAccumulator(statistic)
+    return KthAccumulator(statistic, elements, sample)
+
+
+def _bracket(sample: Floats | None, share: float) -> tuple[float, float]:
+    """Magnitudes between which the k-th one is likely to be; everything without a sample."""
+    if sample is None or sample.size == 0:
+        return -1.0, float("inf")
+    ordered = np.sort(np.abs(sample))[::-1]
+    high, low = int((share - MARGIN) * ordered.size), int((share + MARGIN) * ordered.size)
+    return (
+        float(ordered[low]) if low < ordered.size else -1.0,
+        float(ordered[high]) if high >= 0 and share > MARGIN else float("inf"),
+    )

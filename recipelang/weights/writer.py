@@ -1,0 +1,288 @@
+"""Writes a model's tensors into canonical safetensors shards, in any order and from several threads.
+
+Canonical: names sorted, the header padded to a multiple of eight bytes, the metadata
+``{"format": "pt"}`` alone; equal tensors give equal bytes. Shards are preallocated and each tensor
+goes to its final place. Every tensor's digest is taken while it is written, every shard's by a thread
+that follows behind. A journal beside the shards names the tensors that are complete, so a killed
+merge goes on where it stopped.
+
+Example:
+    >>> writer = ModelWriter(folder, {"a": TensorInfo("F32", (2,))})      # doctest: +SKIP
+    >>> writer.write("a", 0, np.zeros(2, np.float32))                     # doctest: +SKIP
+    >>> writer.finish().shards[0].path.name                               # doctest: +SKIP
+    'model.safetensors'
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recipelang.diagnostics import fault
+from recipelang.store.artifact import StoredTensor
+from recipelang.types import TensorInfo
+from recipelang.weights.shards import ShardLayout, layout
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["ModelWriter", "Shard", "Written"]
+
+JOURNAL = "journal.jsonl"
+CHUNK = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A finished file: ``digest`` is its sha256 (hex)."""
+
+    path: Path
+    digest: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What :meth:`ModelWriter.finish` gives."""
+
+    tensors: Mapping[str, StoredTensor]
+    shards: tuple[Shard, ...]
+
+
+class ModelWriter:
+    """Writes into ``folder``, which belongs to this writer and may hold what a killed one left.
+
+    ``identity`` names what is being written (an action key); a journal of another identity or another
+    table is not gone on with. Raises RecipeError E0736 when the disk is full or not writable.
+    """
+
+    def __init__(
+        self, folder: Path, tensors: Mapping[str, TensorInfo], *, identity: str = "",
+        max_shard_bytes: int = 5_000_000_000,
+    ) -> None:  # fmt: skip
+        self.folder = folder
+        self.tensors = dict(sorted(tensors.items()))
+        self._layout = layout(self.tensors, max_shard_bytes)
+        self._digests: dict[str, str] = {}
+        self._hashers: dict[str, Any] = {}
+        self._places = {name: (s, s.offsets[name]) for s in self._layout for name in s.tensors}
+        self._lock = threading.Lock()
+        self._stamp = _stamp(self._layout, identity)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._files = {s.name: self._open_shard(s) for s in self._layout}
+            self._journal = self._open_journal()
+        except OSError as error:
+            raise _disk(error, folder) from None
+        self._followers = [_Follower(self, shard) for shard in self._layout]
+
+    def finished(self, name: str) -> bool:
+        """Whether the tensor is complete, from this run or from the one that was killed."""
+        return name in self._digests
+
+    def write(self, name: str, start: int, values: NDArray[Any]) -> None:
+        """The next elements of a tensor, from element ``start``, in its stored dtype. A tensor is
+        written from its first to its last element by one thread; several tensors may be under way."""
+        import numpy as np
+
+        info = self.tensors[name]
+        shard, offset = self._places[name]
+        raw: Any = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+        if start == 0:
+            self._hashers[name] = hashlib.sha256()
+        hasher = self._hashers[name]
+        hasher.update(raw)
+        place = offset + start * values.dtype.itemsize
+        try:
+            _write_all(self._files[shard.name], raw, place)
+        except OSError as error:
+            raise _disk(error, self.folder) from None
+        if place + raw.size == offset + info.bytes:
+            self._complete(name, hasher.hexdigest())
+
+    def finish(self) -> Written:
+        """Flush everything to disk and give the table. Every tensor must have been written."""
+        missing = [name for name in self.tensors if name not in self._digests]
+        empty = [name for name in missing if self.tensors[name].bytes == 0]
+        for name in empty:
+            self._complete(name, hashlib.sha256().hexdigest())
+        if len(missing) > len(empty):
+            raise ValueError(f"{len(missing) - len(empty)} tensors were not written")
+        digests = [follower.result() for follower in self._followers]
+        try:
+            for descriptor in self._files.values():
+                os.fsync(descriptor)
+        except OSError as error:
+            raise _disk(error, self.folder) from None
+        self.close()
+        (self.folder / JOURNAL).unlink()
+        _sync_folder(self.folder)
+        shards = tuple(
+            Shard(self.folder / s.name, digest, s.bytes)
+            for s, digest in zip(self._layout, digests, strict=True)
+        )
+        table = {
+            name: StoredTensor(
+                info.dtype, info.shape, self._digests[name], self._shard_digest(name, shards),
+                self._places[name][1],
+            )
+            for name, info in self.tensors.items()
+        }  # fmt: skip
+        return Written(table, shards)
+
+    def close(self) -> None:
+        """Stop without finishing: what is complete stays for the next run."""
+        for follower in self._followers:
+            follower.stop()
+        for descriptor in (*self._files.values(), self._journal):
+            os.close(descriptor)
+        self._files, self._journal = {}, os.open(os.devnull, os.O_WRONLY)
+        os.close(self._journal)
+
+    def _shard_digest(self, name: str, shards: tuple[Shard, ...]) -> str:
+        position = self._layout.index(self._places[name][0])
+        return shards[position].digest
+
+    def _complete(self, name: str, digest: str) -> None:
+        line = json.dumps({"name": name, "digest": digest}) + "\n"
+        with self._lock:
+            self._hashers.pop(name, None)
+            self._digests[name] = digest
+            os.write(self._journal, line.encode())
+            shard = self._places[name][0]
+        for follower in getattr(self, "_followers", ()):
+            if follower.shard is shard:
+                follower.wake()
+
+    def _open_shard(self, shard: ShardLayout) -> int:
+        descriptor = os.open(self.folder / shard.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if os.fstat(descriptor).st_size != shard.bytes:
+            os.ftruncate(descriptor, 0)
+            if hasattr(os, "posix_fallocate") and shard.bytes:
+                os.posix_fallocate(descriptor, 0, shard.bytes)  # a full disk shows here, not later
+            else:
+                os.ftruncate(descriptor, shard.bytes)
+        _write_all(descriptor, memoryview(shard.header), 0)
+        return descriptor
+
+    def _open_journal(self) -> int:
+        """Take over what a killed run completed, if its bytes are what its journal says."""
+        path = self.folder / JOURNAL
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        kept = [self._stamp.encode()]
+        if lines and lines[0] == kept[0]:
+            for line in lines[1:-1]:  # what follows the last line break was cut off
+                name, digest = _journal_row(line)
+                if name in self.tensors and self._hash_tensor(name) == digest:
+                    self._digests[name] = digest
+                    kept.append(line)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        os.write(descriptor, b"\n".join(kept) + b"\n")
+        return descriptor
+
+    def _hash_tensor(self, name: str) -> str:
+        shard, offset = self._places[name]
+        sha = hashlib.sha256()
+        for part in _chunks(self._files[shard.name], offset, offset + self.tensors[name].bytes):
+            sha.update(part)
+        return sha.hexdigest()
+
+
+class _Follower:
+    """Hashes a shard from its first byte on, as far as its tensors are complete."""
+
+    def __init__(self, writer: ModelWriter, shard: ShardLayout) -> None:
+        self.shard = shard
+        self._writer = writer
+        self._sha = hashlib.sha256()
+        self._condition = threading.Condition()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """A tensor of the shard is complete."""
+        with self._condition:
+            self._condition.notify_all()
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._condition:
+            self._stopped = True
+            self._condition.notify_all()
+        self._thread.join()
+
+    def result(self) -> str:
+        """The digest of the whole file; waits for it."""
+        self._thread.join()
+        return self._sha.hexdigest()
+
+    def _run(self) -> None:
+        descriptor = self._writer._files[self.shard.name]
+        at = 0
+        for name in self.shard.tensors:
+            with self._condition:
+                while not self._stopped and name not in self._writer._digests:
+                    self._condition.wait()
+                if self._stopped:
+                    return
+            end = self.shard.offsets[name] + self._writer.tensors[name].bytes
+            for part in _chunks(descriptor, at, end):
+                self._sha.update(part)
+            at = end
+        for part in _chunks(descriptor, at, self.shard.bytes):
+            self._sha.update(part)
+
+
+def _chunks(descriptor: int, start: int, stop: int) -> Any:
+    buffer = bytearray(min(CHUNK, max(1, stop - start)))
+    view = memoryview(buffer)
+    while start < stop:
+        count = os.preadv(descriptor, [view[: min(CHUNK, stop - start)]], start)
+        if count == 0:
+            return
+        yield view[:count]
+        start += count
+
+
+def _write_all(descriptor: int, data: Any, offset: int) -> None:
+    view = memoryview(data)
+    done = 0
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done:], offset + done)
+
+
+def _stamp(shards: tuple[ShardLayout, ...], identity: str) -> str:
+    sha = hashlib.sha256(identity.encode())
+    for shard in shards:
+        sha.update(shard.header)
+    return sha.hexdigest()
+
+
+def _journal_row(line: bytes) -> tuple[str, str]:
+    try:
+        row = json.loads(line)
+        return str(row["name"]), str(row["digest"])
+    except (ValueError, KeyError, TypeError):
+        return "", ""
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _disk(error: OSError, folder: Path) -> Exception:
+    return fault(
+        "E0736", f"cannot write to `{folder}`: {error.strerror}",
+        help="make room or name another store with `RECIPE_STORE`; the next run goes on from here",
+    )  # fmt: skip
