@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 
-from recipelang.diagnostics import Label, Sink, Source, Span
+from recipelang.diagnostics import Diagnostic, Label, Sink, Source, Span
 from recipelang.ir.build import Builder
 from recipelang.ir.graph import Node
 from recipelang.language import syntax
@@ -27,7 +27,7 @@ from recipelang.language.files import Files, declare_names, order
 from recipelang.language.parser import parse
 from recipelang.language.roots import budget, constant_seed, gate, is_evaluation, publish
 from recipelang.language.scope import Declaration, FileContext, Scope, Session
-from recipelang.language.suggest import did_you_mean
+from recipelang.language.suggest import did_you_mean, listed
 from recipelang.language.templates import check_alone
 from recipelang.language.values import (
     POISON,
@@ -40,6 +40,7 @@ from recipelang.language.values import (
     constant,
 )
 from recipelang.program import Program, Value, nodes_of
+from recipelang.types import ModelType
 from recipelang.values import Attr
 
 __all__ = ["elaborate"]
@@ -114,7 +115,25 @@ class _Elaboration:
             budget=limits, seed=self.session.builder.seed, params=self.params,
             overridden=frozenset(self.settings), used=tuple(self.files.sources),
         )  # fmt: skip
-        return replace(program, places=self.session.builder.places(_all_nodes(program)))
+        program = replace(program, places=self.session.builder.places(_all_nodes(program)))
+        self._note_unknown(program)
+        return program
+
+    def _note_unknown(self, program: Program) -> None:
+        """One note for all sources whose headers are not on this machine."""
+        unknown = [
+            node for node in program.places
+            if not node.inputs and isinstance(node.type, ModelType) and node.type.tensors is None
+        ]  # fmt: skip
+        if unknown:
+            names = listed((program.places[node] for node in unknown), "and")
+            first = program.spans.get(unknown[0])
+            self.sink.add(Diagnostic(
+                "W0704", "note", f"what {names} {'is' if len(unknown) == 1 else 'are'} like is not known here",
+                Label(first) if first else None, (),
+                ("shapes, tokenizers and layers of what is made of them were not checked",),
+                "`recipe fetch FILE --metadata` gets headers, configurations and tokenizers only",
+            ))  # fmt: skip
 
     def _bound(self, name: str) -> Value:
         return constant(self.scope.values[name])

@@ -133,7 +133,7 @@ def _opaque_fits(spec: FieldSpec, value: Elaborated) -> bool:
 
 
 def _text(spec: FieldSpec, words: Words, complaint: Complaint) -> Attr | Poison:
-    if spec.location:
+    if spec.location and ("" in spec.prepositions or not spec.prepositions):
         if not words.text.strip():
             return complaint.report("E0513", f"`{spec.name}` is empty", "", "name a place")
         return located(words)

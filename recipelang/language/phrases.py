@@ -9,7 +9,7 @@ Example: ``student(weight = 0.6) -> ties-merge with chat(weight = 0.4)`` is one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from recipelang.diagnostics import Label, RecipeError, Span
@@ -108,9 +108,8 @@ def elaborate_phrase(
     return _build(phrase, own_defaults(operation, phrase.given, owner))
 
 
-def _build(phrase: Phrase, fields: dict[str, Attr] | object) -> Elaborated:
+def _build(phrase: Phrase, fields: Mapping[str, Attr]) -> Elaborated:
     """Make the step; what its type rule complains of is reported at the right place."""
-    assert isinstance(fields, dict)
     if not phrase.given.sound:
         return POISON
     roles = {name: [i.node for i in inputs] for name, inputs in phrase.inputs.items()}
@@ -124,6 +123,7 @@ def _build(phrase: Phrase, fields: dict[str, Attr] | object) -> Elaborated:
     except RecipeError as error:
         report_fault(error, phrase.scope.sink, _source_span(phrase), _spans(phrase))
         return POISON
+    _warn_unpinned(phrase, fields)
     base = builder.inferred.get(node)
     if base is not None and any(base is n for name in roles for n in roles[name]):
         name = builder.name(base)
@@ -133,6 +133,18 @@ def _build(phrase: Phrase, fields: dict[str, Attr] | object) -> Elaborated:
             notes=("an input that is the base has a task vector of zeros",),
         )  # fmt: skip
     return node
+
+
+def _warn_unpinned(phrase: Phrase, fields: Mapping[str, Attr]) -> None:
+    """A Hub repository without a commit may change under the recipe."""
+    located = [f.name for f in phrase.operation.fields if f.location]
+    uris = [name for name in located if str(fields.get(name, "")).startswith("hf:")]
+    if uris and fields.get("revision") is None and phrase.operation.field("revision"):
+        phrase.scope.sink.warning(
+            "W0703", f"`{fields[uris[0]]}` is not pinned to a commit", phrase.given.spans[uris[0]],
+            help='write the commit behind it: `at "8faed761d45a263340a0528343f099c05c9a4323"`',
+            notes=("the lock file records what was resolved",),
+        )  # fmt: skip
 
 
 def _spans(phrase: Phrase) -> dict[str, Span]:
@@ -255,6 +267,8 @@ def _written(operand: OperandSpec) -> str:
 
 
 def _missing(phrase: Phrase, operand: OperandSpec, empty: bool) -> None:
+    if any(clause.preposition.text not in _legal(phrase.operation) for clause in phrase.step.clauses):
+        return  # one fault, not two: the operand probably stands behind the wrong preposition
     word = next((w for w in operand.prepositions if w), "")
     doc = f": {operand.doc}" if operand.doc else ""
     kind = article(operand.type.replace("|", " or "))
