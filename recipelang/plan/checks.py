@@ -16,7 +16,8 @@ __all__ = ["checked_names"]
 
 
 def checked_names(program: Program, targets: Collection[str], passes: Collection[str]) -> None:
-    """Raise RecipeError E0820 for a target that is no binding with steps, or a pass that is none."""
+    """Raise RecipeError E0820 for a target that is no binding with steps, or a pass that is
+    none."""
     buildable = [name for name, value in program.bindings.items() if nodes_of(value)]
     for name in targets:
         if name not in buildable:

@@ -1,0 +1,72 @@
+"""Show what a run would do, what is cached and why not, and what it takes.
+
+recipe plan medic.recipe student --passes
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from recipelang.cli._settings import add_settings, read_settings
+
+if TYPE_CHECKING:
+    from recipelang.diagnostics import Diagnostic
+    from recipelang.program import Program
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("file", metavar="FILE", help="a recipe")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="a binding to build [all]")
+    parser.add_argument("--passes", action="store_true", help="say what each pass changed")
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="PASS", help="leave out a pass"
+    )
+    parser.add_argument("--backend", help="`torch` or `jax`; a result of another is not used then")
+    parser.add_argument("--store", metavar="FOLDER", help="another store than the recipe's")
+    parser.add_argument("--format", choices=["text", "json"], default="text", help="of the plan")
+    add_settings(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan; 1 where something speaks against the run, 2 when all of it is of files and
+    data."""
+    import recipelang
+    from recipelang.diagnostics import RecipeError, Sink
+    from recipelang.diagnostics.terminal import render_all
+
+    settings = read_settings(args.set)
+    if settings is None:
+        return 1
+    checked = recipelang.check(args.file, settings)
+    sink = Sink(list(checked.sink.diagnostics))
+    if checked.program is not None:
+        try:
+            text, found = _planned(checked.program, args)
+            sink.extend(found)
+            print(text, end="")
+        except RecipeError as error:
+            sink.extend(error.diagnostics)
+    render_all(sink, sys.stderr)
+    return sink.exit_code
+
+
+def _planned(program: Program, args: argparse.Namespace) -> tuple[str, Sequence[Diagnostic]]:
+    """The text of the plan, and what speaks against it."""
+    from recipelang.plan import plan
+    from recipelang.plan.render import render, to_json
+
+    made = plan(
+        program, args.targets, backend=args.backend, skip=args.without, store=args.store
+    )  # fmt: skip
+    if args.format == "json":
+        return json.dumps(to_json(made), ensure_ascii=False) + "\n", made.diagnostics
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return render(made, colour=colour, passes=args.passes), made.diagnostics
