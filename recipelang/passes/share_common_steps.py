@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from recipelang.ir.graph import Node
 from recipelang.passes.state import GraphState, rewrite
-from recipelang.program import nodes_of
 
 __all__ = ["ShareCommonSteps"]
 
@@ -32,18 +31,29 @@ class ShareCommonSteps:
         def rule(before: Node, built: Node) -> Node | None:
             return first.setdefault(state.step_id(before), built)
 
+        before = state
         state = rewrite(state, rule)
+        texts = self._by_content(before, state)
         names: dict[Node, list[str]] = {}
         for name, value in state.program.bindings.items():
             if isinstance(value, Node):
                 names.setdefault(state.current.get(value, value), []).append(name)
-            else:
-                for i, node in enumerate(nodes_of(value)):
-                    names.setdefault(state.current.get(node, node), []).append(f"{name}[{i}]")
         live = set(state.nodes())
-        texts = [
+        texts += [
             " and ".join(f"`{name}`" for name in shared) + " are one step"
             for node, shared in names.items()
             if len(shared) > 1 and node in live
         ]
-        return state.note(self.name, *texts)
+        return state.note(self.name, *dict.fromkeys(texts))
+
+    def _by_content(self, before: GraphState, after: GraphState) -> list[str]:
+        """A text for each step that was not the same node and is now."""
+        first: dict[str, Node] = {}
+        texts: list[str] = []
+        for node in before.nodes():
+            one = first.setdefault(before.step_id(node), node)
+            a, b = before.place(one) or one.op, before.place(node) or node.op
+            bound = a in before.program.bindings and b in before.program.bindings
+            if one is not node and not bound:
+                texts.append(f"`{a}` and `{b}` are one step")
+        return texts

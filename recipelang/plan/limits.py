@@ -31,6 +31,7 @@ class Machine:
     there is none; ``refuse`` asks the backend about a model."""
 
     backend: str | None = None
+    kind: str = ""
     name: str = ""
     memory_bytes: int = 0
     refuse: Callable[[ModelType], str | None] | None = None
@@ -51,7 +52,8 @@ def prepare_backend(name: str | None) -> Machine:
     first = devices[0] if devices else None
     others = tuple(other for other in available() if other != backend.name)
     return Machine(
-        backend.name, first.name if first else "", first.memory_bytes if first else 0,
+        backend.name, first.kind if first else "", first.name if first else "",
+        first.memory_bytes if first else 0,
         lambda model: _refusal(backend, model), others,
     )  # fmt: skip
 

@@ -14,10 +14,18 @@ from dataclasses import dataclass, field
 from recipelang.ir.graph import Node
 from recipelang.lineage.keys import ActionKey, Lookup, StepIds, action_key, is_input
 from recipelang.ops import registry
-from recipelang.ops.spec import Operation
+from recipelang.ops.spec import Cost, Operation
 from recipelang.passes import run_passes, start
 from recipelang.passes.state import GraphState
-from recipelang.plan.cost import Speed, estimate_region, estimate_step, measure_cpu, stored_bytes
+from recipelang.plan.cost import (
+    Speed,
+    calibrated,
+    cost_of,
+    cpu_speed,
+    estimate_region,
+    estimate_step,
+    stored_bytes,
+)
 from recipelang.plan.limits import Machine, check_limits, free_bytes, prepare_backend, uses_backend
 from recipelang.plan.reasons import Reasons
 from recipelang.plan.schedule import Action, Estimate, Plan, PlanStep, Record, StoreView
@@ -29,7 +37,7 @@ __all__ = ["key_of", "make_plan", "uses_backend"]
 def make_plan(
     program: Program, targets: tuple[str, ...], view: StoreView, *, backend: str | None = None,
     preferred: str | None = None, skip: frozenset[str] = frozenset(), verify: bool = False,
-    lookup: Lookup = registry.lookup, speed: Callable[[], Speed] = measure_cpu,
+    lookup: Lookup = registry.lookup, speed: Speed | None = None,
     machine: Callable[[str | None], Machine] | None = None,
 ) -> Plan:  # fmt: skip
     """The plan for these targets (all that the file asks for without).
@@ -48,11 +56,12 @@ def make_plan(
     known = _follow(state, view, backend)
     actions = _decide(state, known)
     running = {node for node, action in actions.items() if action == "run"}
-    estimates = _estimates(state, running, speed) if running else {}
-    steps = _steps(state, view, known, actions, estimates, backend)
     device = Machine()
     if any(uses_backend(node, lookup(node.op)) for node in running):
         device = (machine or prepare_backend)(backend or preferred)
+    assumed = speed or (cpu_speed() if device.kind in ("", "cpu") else Speed())
+    estimates = _estimates(state, running, calibrated(assumed, _samples(state, known)))
+    steps = _steps(state, view, known, actions, estimates, backend)
     to_run = [step for step in steps if step.action == "run"]
     published = sum(stored_bytes(root.what.type) for root in chosen.publishes)
     plan = Plan(
@@ -172,15 +181,20 @@ def _decide(state: GraphState, known: _Known) -> dict[Node, Action]:
     return actions
 
 
-def _estimates(
-    state: GraphState, running: set[Node], speed: Callable[[], Speed]
-) -> dict[Node, Estimate]:
-    measured = speed()
+def _samples(state: GraphState, known: _Known) -> list[tuple[Cost, float]]:
+    """The costs of the steps whose results are known, with the seconds that they took."""
+    return [
+        (cost_of(node, state.lookup(node.op)), record.seconds)
+        for node, record in known.records.items()
+    ]
+
+
+def _estimates(state: GraphState, running: set[Node], speed: Speed) -> dict[Node, Estimate]:
     found: dict[Node, Estimate] = {}
     for region in state.regions:
-        found |= estimate_region(state, region, running, measured)
+        found |= estimate_region(state, region, running, speed)
     for node in running - found.keys():
-        found[node] = estimate_step(node, state.lookup(node.op), measured)
+        found[node] = estimate_step(node, state.lookup(node.op), speed)
     return found
 
 

@@ -40,6 +40,11 @@ class Record(Protocol):
         ...
 
     @property
+    def seconds(self) -> float:
+        """How long it took; 0 where that is not known."""
+        ...
+
+    @property
     def present(self) -> bool:
         """Whether the artifact itself is in the store (it may have been collected, or have lived
         inside a region only)."""
