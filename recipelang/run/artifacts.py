@@ -1,6 +1,6 @@
 """Puts tensors into the store: canonical safetensors shards, written and hashed in one pass.
 
-A shard's header lists its tensors in name order, without metadata, padded with spaces to a multiple of 8
+A shard's header has one metadata entry (which `transformers` asks for) and the tensors in name order, padded with spaces to a multiple of 8
 bytes; data follow in the same order. So equal tensors give equal objects.
 
 Example:
@@ -60,7 +60,7 @@ def store_tensors(store: Store, tensors: Iterable[Tensor]) -> dict[str, StoredTe
 def _write(store: Store, tensors: Sequence[Tensor]) -> dict[str, StoredTensor]:
     import numpy as np
 
-    table: dict[str, object] = {}
+    table: dict[str, object] = {"__metadata__": {"format": "pt"}}
     place = 0
     for t in tensors:
         table[t.name] = {"dtype": t.dtype, "shape": list(t.shape), "data_offsets": [place, place + t.bytes]}
