@@ -60,6 +60,7 @@ class Phrase:
     subject: tuple[Elaborated, Span] | None
     inputs: dict[str, list[Input]] = field(default_factory=dict[str, list[Input]])
     given: Given = field(default_factory=Given)
+    misplaced: bool = False
 
     @property
     def verb(self) -> str:
@@ -207,6 +208,7 @@ def _clauses(phrase: Phrase) -> Clauses:
 
 
 def _no_subject(phrase: Phrase, legal: list[str], span: Span) -> None:
+    phrase.misplaced = True
     first = next((word for word in legal if word), "")
     help = f"write `{phrase.verb} {first} x`" if first else f"`{phrase.verb}` takes a block alone"
     phrase.error("E0502", f"`{phrase.verb}` takes nothing right behind it", span, help=help)
@@ -215,6 +217,7 @@ def _no_subject(phrase: Phrase, legal: list[str], span: Span) -> None:
 
 
 def _unknown_clause(phrase: Phrase, clause: syntax.Clause, legal: list[str]) -> None:
+    phrase.misplaced = True
     word = clause.preposition.text
     words = [w for w in legal if w]
     taken = {w for c in phrase.step.clauses for w in [c.preposition.text]}
@@ -250,7 +253,10 @@ def _fill_operand(phrase: Phrase, operand: OperandSpec, clauses: Clauses) -> Non
     if not sound:
         phrase.given.sound = False
     elif not found or not items:
-        if not operand.optional and not operand.by_origin:
+        required = not (operand.optional or operand.by_origin)
+        if any(o.metric for o in phrase.operation.operands):
+            required = operand is inputs_role(phrase.operation)  # the metric says what data it needs
+        if required:
             _missing(phrase, operand, found)
         return
     if len(items) > 1 and not operand.many:
@@ -267,8 +273,8 @@ def _written(operand: OperandSpec) -> str:
 
 
 def _missing(phrase: Phrase, operand: OperandSpec, empty: bool) -> None:
-    if any(clause.preposition.text not in _legal(phrase.operation) for clause in phrase.step.clauses):
-        return  # one fault, not two: the operand probably stands behind the wrong preposition
+    if phrase.misplaced:
+        return  # one fault, not two: the operand probably stands at the wrong place
     word = next((w for w in operand.prepositions if w), "")
     doc = f": {operand.doc}" if operand.doc else ""
     kind = article(operand.type.replace("|", " or "))
@@ -396,7 +402,7 @@ def _choose(phrase: Phrase, clauses: Clauses) -> Elaborated:
         return POISON
     measured = metrics.measure_each(
         written[0], [(i.node, i.span) for i in candidates], [(i.node, i.span) for i in over],
-        phrase.scope, _inner(phrase),
+        phrase.scope, "",
     )  # fmt: skip
     if measured is None:
         return POISON
