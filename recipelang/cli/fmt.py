@@ -1,7 +1,7 @@
 """Write recipes in the one style.
 
-The style has no options (see the language reference, section 7). A file that does not parse stays as
-it is. With ``--check`` nothing is written, and the files that would change are listed.
+The style has no options (see the language reference, section 7). A file that does not parse stays
+as it is. With ``--check`` nothing is written, and the files that would change are listed.
 
 Example: ``recipe fmt recipes/*.recipe`` and, in a test, ``recipe fmt --check recipes/*.recipe``.
 """
@@ -20,11 +20,11 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("files", nargs="+", metavar="FILE", help="a recipe file")
-    parser.add_argument("--check", action="store_true", help="list what would change, write nothing")
+    parser.add_argument("--check", action="store_true", help="list changes, write nothing")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Format the files; 1 when ``--check`` finds a change or a file has faults, 2 when it cannot be read."""
+    """Format the files; 1 when ``--check`` finds a change or a file has faults, 2 for E07 alone."""
     from recipelang.diagnostics import RecipeError, Sink, fault
     from recipelang.diagnostics.terminal import render_all
     from recipelang.language.format import format_source

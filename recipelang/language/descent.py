@@ -299,7 +299,7 @@ class Phrases:
     # ------------------------------------------------------------ names and types
 
     def variable(self, wanted: str, hyphens: bool = False) -> Name:
-        """A name that the recipe gives to a value: lower case, without hyphens unless it is a verb."""
+        """A name that the recipe gives: lower case, without hyphens unless it is a verb's."""
         name = self.name(wanted)
         if name.text[0].isupper() or ("-" in name.text and not hyphens):
             raise Unexpected(self.at - 1, "snake_case")

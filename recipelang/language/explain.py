@@ -20,7 +20,7 @@ from recipelang.language.statements import CLOSERS, OPENERS
 from recipelang.language.suggest import listed, nearest
 from recipelang.language.tokens import KEYWORDS, RESERVED, Token
 
-__all__ = ["Unexpected", "explain", "indented", "misplaced", "too_deep", "wrong_version"]
+__all__ = ["explain", "indented", "misplaced", "too_deep", "wrong_version"]
 
 FORMS: Final = {
     "LANGUAGE": "language 1",
@@ -46,7 +46,7 @@ _GATES: Final = ("REQUIRE", "EXPECT")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Where the parser stopped, with what the rules ask of it. ``opener`` is the innermost open bracket."""
+    """Where the parser stopped, as the rules ask of it; ``opener`` is the innermost bracket."""
 
     source: Source
     tokens: list[Token]
@@ -199,6 +199,8 @@ def _missing_value(case: Case) -> Diagnostic | None:
         if "\n" in case.source.text[equal.end : previous.start]:
             return _no_value(case, equal)
     no_value = {"END", "NEWLINE", "COMMA", "EQUAL", "FIELD", *CLOSERS}
+    if previous.kind != "EQUAL":
+        no_value.add("LBRACE")
     if not case.wants_value or previous.kind not in _WANTS_VALUE or found.kind not in no_value:
         return None
     return _no_value(case, previous)
@@ -237,7 +239,8 @@ def _comparison(case: Case) -> Diagnostic | None:
 def _operator(case: Case) -> Diagnostic | None:
     """``3 -1``, and arithmetic behind a phrase without parentheses."""
     found, previous = case.found, case.previous
-    if found.kind == "NUMBER" and found.text[0] == "-" and previous and previous.kind in _ENDS_VALUE:
+    after_value = previous is not None and previous.kind in _ENDS_VALUE
+    if previous and after_value and found.kind == "NUMBER" and found.text[0] == "-":
         sign = Span(case.source, found.start, found.start + 1)
         left = "" if previous.end < found.start else " "
         return case.error(
@@ -252,7 +255,7 @@ def _operator(case: Case) -> Diagnostic | None:
     return case.error(
         "E0121", f"`{found.text}` cannot follow a phrase", case.span(found),
         f"expected {case.wanted}",
-        f"put the phrase in parentheses: `(perplexity of a on b) {found.text} 2`",
+        f"put what it joins in parentheses: `f (a {found.text} b)` or `(f of a) {found.text} b`",
     )  # fmt: skip
 
 
@@ -327,7 +330,7 @@ def _nameless(case: Case) -> Diagnostic | None:
     first = case.tokens[0]
     near = nearest(first.text, KEYWORDS)
     if case.place == 1 and near and case.found.kind in ("NAME", "STRING", "NUMBER", "LBRACE"):
-        help = f"did you mean `{near}`? otherwise give the value a name: `result = {first.text} ...`"
+        help = f"did you mean `{near}`? a value needs a name: `result = {first.text} ...`"
     else:
         help = f"give the value a name: `result = {first.text} ...`"
     return case.error(
@@ -374,15 +377,16 @@ def _shown(token: Token) -> str:
     return f"`{token.text}`"
 
 
-# ---------------------------------------------------------------- what is wrong with a parsed statement
+# ---------------------------------------------------------------- faults that are no stop
 
 
-def misplaced(source: Source, token: Token) -> Diagnostic:
-    """A token in column 1 that continues the statement above it."""
-    span = Span(source, token.start, token.end)
-    fix = Fix("indent the line", ((Span(source, token.start, token.start), "    "),), safe=True)
-    message = f"`{token.text}` continues the statement above and must be indented"
+def misplaced(source: Source, tokens: tuple[Token, ...]) -> Diagnostic:
+    """Tokens in column 1 that continue the statement above them; one error, at the first."""
+    span = Span(source, tokens[0].start, tokens[0].end)
+    edits = tuple((Span(source, token.start, token.start), "    ") for token in tokens)
+    message = f"`{tokens[0].text}` continues the statement above and must be indented"
     help = "indent the lines of a statement after its first by four spaces"
+    fix = Fix("indent the lines", edits, safe=True)
     return Diagnostic("E0104", "error", message, Label(span), (), (), help, (fix,))
 
 

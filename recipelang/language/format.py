@@ -35,6 +35,8 @@ __all__ = ["WIDTH", "comments", "format_source", "shape"]
 
 WIDTH: Final = 88
 INDENT: Final = 4
+MOST_OPENED: Final = 32
+"""Beyond this many brackets in one phrase all go over several lines, to bound the search."""
 
 _TOUCHES_LEFT: Final = frozenset({"COMMA", "DOT", "COLON", "CALL"})
 _COMMAS: Final = frozenset({"call", "list"})
@@ -43,7 +45,7 @@ _COMMAS: Final = frozenset({"call", "list"})
 def format_source(source: Source) -> str:
     """The text of a recipe in the one style; formatting that again gives the same text.
 
-    Raises RecipeError with the faults of a text that does not parse, and with E0902 when the result
+    Raises RecipeError with the faults of a text that does not parse, and with E0910 when the result
     would not have the comments and the meaning of the source (which would be a bug).
     """
     sink = Sink()
@@ -70,13 +72,13 @@ def format_source(source: Source) -> str:
 
 
 def _verify(source: Source, before: tuple[object, ...], text: str) -> None:
-    """Raise E0902 unless the text has the source's comments and syntax tree."""
+    """Raise E0910 unless the text has the source's comments and syntax tree."""
     sink = Sink()
     after = parse(Source(source.path, text), sink).statements
     same = not sink.has_errors and shape(before) == shape(after)
     if not same or comments(source.text) != comments(text):
         raise fault(
-            "E0902",
+            "E0910",
             f"formatting `{source.path}` would change what it says",
             help="the file is as it was; please report this with the file",
         )
@@ -110,7 +112,7 @@ class Page:
         self.begun = False
         self.indent = 0
         self.comment = ""
-        """The comment that ends the current line; nothing but a comma is written after it is set."""
+        """The comment that ends the current line; only a comma is written after it is set."""
 
     def newline(self, indent: int, blank: bool = False) -> None:
         """End the current line, perhaps leave one empty, and begin the next."""
@@ -191,9 +193,9 @@ def _run(page: Page, elements: list[Element], indent: int, suffix: int) -> None:
 
 
 def _choose_broken(elements: list[Element], column: int, indent: int, suffix: int) -> set[int]:
-    """The brackets that go over several lines: those that must, and as few more as make the lines fit.
+    """The brackets that go over several lines: those that must, and as few more as help.
 
-    The last bracket of a line that is too wide goes first; then those that were not needed are closed again.
+    The last bracket of a line that is too wide goes first; those not needed then close again.
     """
     broken = {i for i, e in enumerate(elements) if isinstance(e, Bracket) and _flat(e) is None}
     opened: list[int] = []
@@ -202,16 +204,24 @@ def _choose_broken(elements: list[Element], column: int, indent: int, suffix: in
             return broken
         broken.add(wide)
         opened.append(wide)
+        if len(opened) > MOST_OPENED:
+            return {i for i, e in enumerate(elements) if isinstance(e, Bracket) and _opens(e)}
     for place in opened[:-1]:
         if _too_wide(elements, broken - {place}, column, indent, suffix) is None:
             broken.discard(place)
     return broken
 
 
+def _opens(bracket: Bracket) -> bool:
+    """Whether a bracket may go over several lines."""
+    flat = _flat(bracket)
+    return flat is None or (len(flat) > 2 and bracket.kind != "type")
+
+
 def _too_wide(
     elements: list[Element], broken: set[int], column: int, indent: int, suffix: int
 ) -> int | None:
-    """The last bracket in the first line beyond the width; -1 when no line too wide has one, None when all fit."""
+    """The last bracket in the first line beyond the width; -1 for none there, None when all fit."""
     width, last, found = column, -1, list[int]()
     for place, element in enumerate(elements):
         previous = elements[place - 1] if place else None
@@ -228,7 +238,7 @@ def _too_wide(
         else:
             flat = _flat(element) or ""
             width += len(flat)
-            last = place if len(flat) > 2 and element.kind != "type" else last
+            last = place if _opens(element) else last
     found += [last] * (width + suffix > WIDTH)
     return next((place for place in found if place >= 0), -1 if found else None)
 

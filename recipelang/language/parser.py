@@ -1,8 +1,8 @@
 """The parser: recursive descent over the tokens of one statement at a time.
 
-``grammar/recipe.lark`` is the normative form of the grammar; a test holds the two together. Written by
-hand, the parser needs no tables at start-up and knows at every place what it wanted, which is what
-an error message is made of.
+``grammar/recipe.lark`` is the normative form of the grammar; a test holds the two together. Written
+by hand, the parser needs no tables at start-up and knows at every place what it wanted, which is
+what an error message is made of.
 
 Example:
     >>> sink = Sink()
@@ -15,19 +15,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from recipelang.diagnostics import Sink, Source
+from recipelang.diagnostics import Diagnostic, Sink, Source
 from recipelang.language import syntax
-from recipelang.language.explain import (
-    Unexpected,
-    explain,
-    indented,
-    misplaced,
-    too_deep,
-    wrong_version,
-)
-from recipelang.language.descent import Phrases
+from recipelang.language.descent import Phrases, Unexpected
 from recipelang.language.reading import MAX_BYTES, screen
-from recipelang.language.spelling import lexical
 from recipelang.language.statements import CLOSERS, MAX_NESTING, OPENERS, significant, split
 from recipelang.language.tokens import FAULTY, Token, lex
 
@@ -38,15 +29,15 @@ MAX_HEIGHT: Final = 150
 
 
 def parse(source: Source, sink: Sink) -> syntax.File:
-    """The syntax tree of a file. Never raises: every fault is in the sink, one a statement at least.
+    """The syntax tree of a file. Never raises: every fault is in the sink, one a bad statement.
 
     The tree's source is the given one, unless that holds a secret: then it is a copy without it.
     """
-    source = screen(source, sink)
     if len(source.text) > MAX_BYTES:
         message = f"`{source.path}` is larger than {MAX_BYTES >> 20} MiB, which no recipe is"
         sink.error("E0118", message, help="split it with `use`")
         return syntax.File(source, ())
+    source = screen(source, sink)
     statements: list[syntax.Statement] = []
     broken: list[str] = []
     first = True
@@ -54,10 +45,14 @@ def parse(source: Source, sink: Sink) -> syntax.File:
         tokens = significant(piece.tokens)
         if not tokens:
             continue
-        if first and source.position(tokens[0].start)[1] > 1:
-            sink.add(indented(source, tokens[0]))
         if piece.misplaced:
-            sink.add(misplaced(source, piece.misplaced[0]))
+            from recipelang.language.explain import misplaced
+
+            sink.add(misplaced(source, piece.misplaced))
+        elif first and _is_indented(source, tokens[0]):
+            from recipelang.language.explain import indented
+
+            sink.add(indented(source, tokens[0]))
         first = False
         statement = _statement(source, tokens, sink)
         if statement is None:
@@ -67,28 +62,46 @@ def parse(source: Source, sink: Sink) -> syntax.File:
     return syntax.File(source, tuple(statements), tuple(broken))
 
 
+def _is_indented(source: Source, token: Token) -> bool:
+    """Whether a file's first token is beyond column 1; a misplaced ``->`` has its own error."""
+    return token.kind != "ARROW" and source.position(token.start)[1] > 1
+
+
 def _statement(source: Source, tokens: list[Token], sink: Sink) -> syntax.Statement | None:
     """The statement that the tokens make, or None and at least one diagnostic."""
-    if not FAULTY.isdisjoint({token.kind for token in tokens}):
-        sink.extend(lexical(source, tokens))
-        return None
-    deepest = _deepest(tokens)
-    if deepest is not None:
-        sink.add(too_deep(source, deepest))
-        return None
     parser = _Statements(source, tokens)
     try:
-        statement = parser.statement()
+        if FAULTY.isdisjoint(parser.kinds) and _deepest(tokens) is None:
+            statement = parser.statement()
+            known = not isinstance(statement, syntax.Language) or statement.version.text == "1"
+            if known and (len(tokens) <= MAX_HEIGHT or _height(statement) <= MAX_HEIGHT):
+                return statement
     except Unexpected as fault:
-        sink.add(explain(source, parser.tokens, fault))
+        sink.add(_explained(source, parser, fault))
         return None
-    if len(tokens) > MAX_HEIGHT and _height(statement) > MAX_HEIGHT:
-        sink.add(too_deep(source, tokens[0]))
-        return None
-    if isinstance(statement, syntax.Language) and statement.version.text != "1":
-        sink.add(wrong_version(source, tokens[1]))
-        return None
-    return statement
+    _report_beyond_grammar(source, tokens, sink)
+    return None
+
+
+def _explained(source: Source, parser: Phrases, fault: Unexpected) -> Diagnostic:
+    """The diagnostic for a fault; the words are loaded only when there is one."""
+    from recipelang.language.explain import explain
+
+    return explain(source, parser.tokens, fault)
+
+
+def _report_beyond_grammar(source: Source, tokens: list[Token], sink: Sink) -> None:
+    """Report what is wrong besides the grammar: broken tokens, the depth, the version."""
+    from recipelang.language import explain
+    from recipelang.language.spelling import lexical
+
+    broken = lexical(source, tokens)
+    if broken:
+        sink.extend(broken)
+    elif tokens[0].kind == "LANGUAGE" and _deepest(tokens) is None:
+        sink.add(explain.wrong_version(source, tokens[1]))
+    else:
+        sink.add(explain.too_deep(source, _deepest(tokens) or tokens[0]))
 
 
 def _deepest(tokens: list[Token]) -> Token | None:

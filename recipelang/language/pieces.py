@@ -1,4 +1,4 @@
-"""What the formatter works on: a statement's tokens as a tree of brackets, with every comment attached.
+"""What the formatter works on: a statement's tokens as a tree of brackets, comments attached.
 
 A comment belongs to the token before it on its line, or else to the next token: nothing can be lost
 between. Commas and newlines that separate are not in the tree; the layout writes its own.
@@ -23,8 +23,11 @@ __all__ = ["Bracket", "Element", "Leaf", "attach", "build", "first_leaf", "last_
 
 @dataclass(slots=True)
 class Leaf:
-    """A token; the comments on lines of their own before it (each with whether a blank line precedes it),
-    the comment behind it, and whether a blank line stands right before it."""
+    """A token with its comments.
+
+    ``before`` are those on lines of their own, each with whether a blank line precedes it;
+    ``after`` is the one behind it; ``blank`` says that a blank line stands right before the token.
+    """
 
     token: Token
     before: list[tuple[str, bool]]
@@ -59,7 +62,7 @@ def last_leaf(element: Element) -> Leaf:
 
 
 def attach(tokens: list[Token]) -> tuple[dict[int, Leaf], list[tuple[str, bool]]]:
-    """The leaf of every token that is not blank, by its offset, and the comments behind the last one."""
+    """The leaf of every token that is not blank, by offset, and the comments behind the last."""
     leaves: dict[int, Leaf] = {}
     pending: list[tuple[str, bool]] = []
     previous: Leaf | None = None

@@ -77,7 +77,7 @@ def read_source(path: str | Path, sink: Sink) -> Source | None:
 
 
 def screen(source: Source, sink: Sink) -> Source:
-    """Report hidden characters (E0117) and secrets (E0702); the source to go on with holds no secret."""
+    """Report hidden characters (E0117) and secrets (E0702); the result holds no secret."""
     if _SECRET.search(source.text):
         source = _blot(source, sink)
     for count, match in enumerate(_HIDDEN.finditer(source.text)):

@@ -44,8 +44,10 @@ _SUFFIX_ALIASES: Final = {
 
 
 def lexical(source: Source, tokens: list[Token]) -> list[Diagnostic]:
-    """One diagnostic for each broken token."""
-    return [_explain(source, token) for token in tokens if token.kind in FAULTY]
+    """One diagnostic for each broken token; wrong quotes around a text are one fault."""
+    found = [_explain(source, token) for token in tokens if token.kind in FAULTY]
+    quotes = [d for d in found if d.code == "E0106" and d.help.startswith("a string")]
+    return [d for d in found if d not in quotes[1:]]
 
 
 def _explain(source: Source, token: Token) -> Diagnostic:

@@ -1,8 +1,8 @@
 """Statements: a file is cut at column 1, and each statement is read alone.
 
 A token in column 1 starts a statement unless it can only continue one: ``->``, a preposition or
-``and``, a closing bracket. So a fault in one statement leaves the others intact. Inside a statement a
-newline separates fields and the statements of a template; everywhere else it means nothing.
+``and``, a closing bracket. So a fault in one statement leaves the others intact. Inside a statement
+a newline separates fields and the statements of a template; everywhere else it means nothing.
 
 Example:
     >>> [len(statement.tokens) for statement in split(lex("a = b\\n    -> f\\nc = d\\n"))]
@@ -39,7 +39,7 @@ _BEFORE: Final = _CONTINUES | CLOSERS
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """The tokens of one statement, blank ones included, and those of them that stand in column 1 but continue it."""
+    """The tokens of one statement, blank ones too, and those in column 1 that only continue it."""
 
     tokens: list[Token]
     misplaced: tuple[Token, ...]
@@ -74,8 +74,8 @@ def split(tokens: list[Token]) -> list[Statement]:
 def _unindented_contents(tokens: list[Token]) -> frozenset[int]:
     """Tokens in column 1 that stand inside a bracket which a later line closes in column 1.
 
-    ``budget {`` newline ``wall = 2h`` newline ``}``: the field is a continuation that is not indented,
-    not a statement. A bracket that is never closed captures nothing.
+    ``budget {`` newline ``wall = 2h`` newline ``}``: the field is a continuation that is not
+    indented, and no statement. A bracket that is never closed captures nothing.
     """
     stack: list[tuple[str, list[int]]] = []
     captured: list[int] = []
@@ -103,9 +103,9 @@ def _unindented_contents(tokens: list[Token]) -> frozenset[int]:
 
 
 def significant(tokens: list[Token]) -> list[Token]:
-    """The tokens that the grammar sees: without trivia and empty newlines, with statement keywords named.
+    """The tokens that the grammar sees: no trivia, no newline without meaning, keywords named.
 
-    Brackets nested deeper than the parser allows do not matter here.
+    A keyword has its own kind only where a statement starts.
     """
     kept: list[Token] = []
     brackets: list[str] = []
@@ -150,7 +150,7 @@ _KEYWORD_KINDS: Final = frozenset(word.upper() for word in KEYWORDS)
 
 
 def _as_keyword(token: Token, following: Token | None) -> Token:
-    """A statement keyword by its own kind, unless it is the name of a value (before ``=`` or ``:``)."""
+    """A statement keyword by its own kind, unless it names a value (before ``=`` or ``:``)."""
     named = following is not None and following.kind in ("EQUAL", "COLON")
     if named or token.text not in KEYWORDS:
         return token

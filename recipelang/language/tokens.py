@@ -2,8 +2,8 @@
 
 White space, comments and broken pieces are tokens too, so joining the texts gives the source back.
 What a word is depends on where it stands: a unit only behind a number, a reserved word before ``=``
-or ``:`` is the name of a field. Statement keywords are plain names here; `statements.py` knows where
-a statement starts.
+or ``:`` is the name of a field. Statement keywords are plain names here; `statements.py` knows
+where a statement starts.
 
 Example:
     >>> [token.kind for token in lex("a = 4k tokens") if token.kind != "SPACE"]
@@ -20,8 +20,8 @@ from typing import Any, Final, NamedTuple
 from recipelang._resources import grammar_file
 
 __all__ = [
-    "ESCAPE", "FAULTY", "KEYWORDS", "PREPOSITIONS", "RESERVED", "SUFFIXES", "TRIVIA", "UNITS", "Token",
-    "escaped", "lex", "number_parts", "unescape",
+    "ESCAPE", "FAULTY", "KEYWORDS", "PREPOSITIONS", "RESERVED", "SUFFIXES", "TRIVIA", "UNITS",
+    "Token", "escaped", "lex", "number_parts", "unescape",
 ]  # fmt: skip
 
 
@@ -45,7 +45,7 @@ SUFFIXES: Final[dict[str, tuple[str, Decimal]]] = {
 
 
 class Token(NamedTuple):
-    """A piece of the source: its kind, its text, and the half-open range of code points it covers."""
+    """A piece of the source: kind, text, and the half-open range of code points it covers."""
 
     kind: str
     text: str
@@ -56,9 +56,7 @@ class Token(NamedTuple):
 TRIVIA: Final = frozenset({"SPACE", "COMMENT"})
 """Kinds without meaning. A NEWLINE has one in some places; see ``statements.significant``."""
 
-FAULTY: Final = frozenset(
-    {"BAD_NAME", "BAD_NUMBER", "BAD_STRING", "BAD_ESCAPE", "TIGHT", "ERROR"}
-)
+FAULTY: Final = frozenset({"BAD_NAME", "BAD_NUMBER", "BAD_STRING", "BAD_ESCAPE", "TIGHT", "ERROR"})
 """Kinds that are a fault by themselves, each explained by ``explain.lexical``."""
 
 _PATTERN: Final = re.compile(
@@ -71,7 +69,8 @@ _PATTERN: Final = re.compile(
     | (?P<ARROW>->|→)
     | (?P<GIVES>=>)
     | (?P<COMPARE><=|>=|==|<|>)
-    | (?P<NUMBER>-?[0-9]+(?:_[0-9]+)*(?:\.[0-9]+(?:_[0-9]+)*)?(?:e[+-]?[0-9]+)?(?:%|(?![\w%]|\.[0-9])))
+    | (?P<NUMBER>-?[0-9]+(?:_[0-9]+)*(?:\.[0-9]+(?:_[0-9]+)*)?(?:e[+-]?[0-9]+)?
+        (?:%|(?![\w%]|\.[0-9])))
     | (?P<SUFFIXED>-?[0-9](?:e[+-][0-9]|[\w]|\.[0-9])*%?)
     | (?P<NAME>[a-z_][a-z0-9_]*(?:-[a-z0-9_]+)*(?![\w-])|[A-Z][A-Za-z0-9]*(?![\w-]))
     | (?P<ODD_NAME>[^\W\d]\w*(?:-\w+)*)
@@ -98,7 +97,7 @@ _SPACES: Final = " \t\r\n"
 _WORDS: Final = {
     word: "PREPOSITION" if word in PREPOSITIONS else word.upper() for word in RESERVED
 } | {"true": "BOOL", "false": "BOOL"}
-_FIELD_WORDS: Final = frozenset(_WORDS.values())
+_FIELD_WORDS: Final = frozenset(_WORDS.values()) | {"UNIT"}
 
 
 def number_parts(text: str) -> tuple[str, str] | None:
@@ -171,7 +170,7 @@ def lex(text: str) -> list[Token]:
 
 
 def _mark(piece: str, tokens: list[Token], before: str) -> str:
-    """The kind of a punctuation mark; ``=`` and ``:`` also turn the reserved word before them."""
+    """The kind of a punctuation mark; ``=`` and ``:`` also turn the word before them."""
     kind = _MARKS[piece]
     if kind == "LPAREN":
         touching = tokens[-1].kind if tokens else ""
@@ -180,6 +179,6 @@ def _mark(piece: str, tokens: list[Token], before: str) -> str:
         place = len(tokens) - 1
         while tokens[place].kind != before:
             place -= 1
-        tokens[place] = tokens[place]._replace(kind="FIELD")
+        field = "NAME" if before == "UNIT" else "FIELD"
+        tokens[place] = tokens[place]._replace(kind=field)
     return kind
-

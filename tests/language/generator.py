@@ -1,18 +1,20 @@
 """Random recipes, and edits of a recipe that do not change what it means.
 
-`recipes()` makes text that parses: every form of the grammar, with valid names and plausible values,
-but no promise that a verb exists. The edits work on any text that parses, a real recipe included:
+`recipes()` makes text that parses: every form of the grammar, with valid names and plausible
+values, but no promise that a verb exists. The edits work on any text that parses, real recipes too:
 
-    rename(text, {"student": "pupil"})   whitespace(text, Random(1))   comment(text, Random(1))   reorder(text, Random(1))
+    rename(text, {"student": "pupil"})      whitespace(text, Random(1))
+    comment(text, Random(1))                reorder(text, Random(1))
 
-A test of "renaming, reformatting, reordering and commenting re-runs nothing" lowers a valid recipe and its edits and
-compares the step ids.
+A test of "renaming, reformatting, reordering and commenting re-runs nothing" lowers a valid recipe
+and its edits and compares the step ids.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -151,7 +153,7 @@ _statement = st.one_of(
 def recipes(largest: int = 4) -> st.SearchStrategy[str]:
     """Texts of up to ``largest`` statements that parse, with comments and blank lines between."""
     line = st.builds("{}{}\n".format, _statement, _comment)
-    between = st.sampled_from(("", "", "\n", "\n\n\n", "# a line of its own\n", "\n    # indented\n"))
+    between = st.sampled_from(("", "", "\n", "\n\n\n", "# own line\n", "\n    # indented\n"))
     return st.lists(st.builds("{}{}".format, between, line), min_size=1, max_size=largest).map(
         "".join
     )
@@ -168,7 +170,7 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def rename(text: str, mapping: Mapping[str, str]) -> str:
-    """The recipe with its bindings and templates renamed; names of fields, arguments and members stay.
+    """The recipe with its bindings and templates renamed; fields, arguments and members stay.
 
     A bare word in a field of enumeration type looks like a name: map no name that is one.
     """
@@ -224,11 +226,11 @@ def comment(text: str, random: Random) -> str:
 
 
 def whitespace(text: str, random: Random) -> str:
-    """The recipe in another layout: spaces, blank lines, and line breaks where they mean nothing."""
+    """The recipe in another layout: spaces, blank lines, line breaks where they mean nothing."""
     parts: list[str] = []
     for piece in split(lex(text)):
         solid = significant(piece.tokens)
-        between = {a.end: (a.kind, b.kind) for a, b in zip(solid, solid[1:], strict=False)}
+        between = {a.end: (a.kind, b.kind) for a, b in pairwise(solid)}
         brackets: list[str] = []
         for token in piece.tokens:
             parts.append(_loosened(token.kind, token.text, random))
