@@ -44,7 +44,8 @@ def check_text(
 
 
 def load(path: str | Path, settings: Mapping[str, str] | None = None) -> Program:
-    """The program of a recipe. Raises :class:`~recipelang.diagnostics.RecipeError` where it has faults."""
+    """The program of a recipe. Raises :class:`~recipelang.diagnostics.RecipeError` where it has
+    faults."""
     from recipelang.diagnostics import RecipeError
 
     checked = check(path, settings)

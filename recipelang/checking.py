@@ -30,8 +30,8 @@ class Checked:
 def check(path: str | Path, settings: Mapping[str, str] | None = None) -> Checked:
     """Check the recipe in a file.
 
-    ``settings`` are values for its ``param`` names, as ``--set name=value`` gives them. Never raises
-    for a bad recipe: faults are in the sink, in the order of the file.
+    ``settings`` are values for its ``param`` names, as ``--set name=value`` gives them. Never
+    raises for a bad recipe: faults are in the sink, in the order of the file.
     """
     from recipelang.language.elaborate import elaborate
     from recipelang.language.parser import parse

@@ -26,7 +26,10 @@ def read_settings(written: Sequence[str]) -> dict[str, str] | None:
     for item in written:
         name, equal, value = item.partition("=")
         if not equal or not name.strip():
-            print(f"error: `--set {item}` has no `=`\n   = help: write `--set name=value`", file=sys.stderr)
+            print(
+                f"error: `--set {item}` has no `=`\n   = help: write `--set name=value`",
+                file=sys.stderr,
+            )
             return None
         settings[name.strip()] = value.strip()
     return settings

@@ -1,6 +1,6 @@
 """Parse, resolve and type-check recipes; compute nothing.
 
-    recipe check medic.recipe --set rate=1e-4
+recipe check medic.recipe --set rate=1e-4
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Explain an error code: what it means, an example of it, and the example put right.
 
-    recipe explain E0412
+recipe explain E0412
 """
 
 from __future__ import annotations
@@ -32,8 +32,16 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "json":
         import json
 
-        print(json.dumps({"schema": "recipelang/explain/1", "code": found.code,
-                          "title": found.title, "text": found.text}))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "schema": "recipelang/explain/1",
+                    "code": found.code,
+                    "title": found.title,
+                    "text": found.text,
+                }
+            )
+        )
     else:
         print(found.text.rstrip())
     return 0

@@ -1,6 +1,6 @@
 """List the operations, or show the reference of one.
 
-    recipe ops ties-merge
+recipe ops ties-merge
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="an operation")
-    parser.add_argument("--format", choices=["text", "json"], default="text", help="of the reference")
+    parser.add_argument(
+        "--format", choices=["text", "json"], default="text", help="of the reference"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,7 +42,12 @@ def run(args: argparse.Namespace) -> int:
             {"name": f.name, "type": field_type(f), "default": field_default(f), "doc": f.doc}
             for f in operation.fields
         ]
-        row = {"verb": operation.verb, "form": form(operation), "doc": operation.doc, "fields": fields}
+        row = {
+            "verb": operation.verb,
+            "form": form(operation),
+            "doc": operation.doc,
+            "fields": fields,
+        }
         print(json.dumps({"schema": "recipelang/ops/1", "operations": [row]}))
         return 0
     from recipelang.ops.reference import reference

@@ -1,4 +1,5 @@
-"""The page behind each code: ``codes/E0412.md``, with an example that yields the code and one that does not.
+"""The page behind each code: ``codes/E0412.md``, with an example that yields the code and one that
+does not.
 
 Example:
     >>> page("E0412").title

@@ -134,7 +134,8 @@ def _columns(source: Source, number: int, label: Label) -> tuple[int, int]:
 def _underlines(
     source: Source, number: int, labels: list[tuple[Label, bool]], paint: Painter, style: str
 ) -> list[str]:
-    """The row of carets, with the rightmost label's text beside it, then a row for each other text."""
+    """The row of carets, with the rightmost label's text beside it, then a row for each other
+    text."""
     placed = [(*_columns(source, number, label), label.text, main) for label, main in labels]
     placed.sort(key=lambda item: (item[0], item[3]))
     cells: dict[int, tuple[str, str]] = {}

@@ -128,11 +128,14 @@ class Builder:
                 return None
             names = [self.name(node) for node in models]
             raise Fault(
-                "E0604", f"`{operation.verb}` needs a base, and its inputs have no common origin",
+                "E0604",
+                f"`{operation.verb}` needs a base, and its inputs have no common origin",
                 help=f"name the model that they were trained from: `from {(names or ['base'])[0]}`",
-                notes=tuple(f"`{name}` comes from {_lineage(n, self)}"
-                            for name, n in zip(names, models, strict=True)),
-            )  # fmt: skip
+                notes=tuple(
+                    f"`{name}` comes from {_lineage(n, self)}"
+                    for name, n in zip(names, models, strict=True)
+                ),
+            )
         return None
 
     def _value(
@@ -145,9 +148,11 @@ class Builder:
         default = spec.default
         if default is REQUIRED or isinstance(default, Mark):
             raise Fault(
-                "E0503", f"`{operation.verb}` needs `{spec.name}`",
-                label=f"`{spec.name}`: {spec.doc}" if spec.doc else "", help=_how(operation, spec),
-            )  # fmt: skip
+                "E0503",
+                f"`{operation.verb}` needs `{spec.name}`",
+                label=f"`{spec.name}`: {spec.doc}" if spec.doc else "",
+                help=_how(operation, spec),
+            )
         return (default,) * count if spec.per_input else default
 
     def _make(
@@ -157,9 +162,10 @@ class Builder:
         values: Mapping[str, Attr],
     ) -> Node:
         typed = Typed(
-            {role: tuple(n.type for n in nodes) for role, nodes in roles.items()}, values,
+            {role: tuple(n.type for n in nodes) for role, nodes in roles.items()},
+            values,
             {role: tuple(self.name(n) for n in nodes) for role, nodes in roles.items()},
-        )  # fmt: skip
+        )
         if operation.result_type is None:
             type_ = plain_type(operation.result, operation.direction)
         else:

@@ -51,13 +51,18 @@ def expected_type(written: syntax.TypeName, sink: Sink) -> Type | None:
         inner = expected_type(written.args[0], sink)
         return ListType(inner) if inner is not None else None
     if name not in TYPES:
-        sink.error("E0302", f"`{name}` is not a type", written.name.span,
-                   help=did_you_mean(name, TYPES))  # fmt: skip
+        sink.error(
+            "E0302", f"`{name}` is not a type", written.name.span, help=did_you_mean(name, TYPES)
+        )
         return None
     if written.args or name == "List":
         help = "write `List[Model]`" if name == "List" else f"write `{name}`"
-        sink.error("E0302", f"`{name}` takes {'one type' if name == 'List' else 'no types'}",
-                   written.span, help=help)  # fmt: skip
+        sink.error(
+            "E0302",
+            f"`{name}` takes {'one type' if name == 'List' else 'no types'}",
+            written.span,
+            help=help,
+        )
         return None
     return plain_type(name)
 
@@ -71,7 +76,8 @@ def scalar_spec(name: str, type_: ScalarType) -> FieldSpec:
 def conform(
     value: Elaborated, wanted: Type | None, name: str, span: Span, scope: Scope, owner: Owner
 ) -> Elaborated:
-    """The value as one of the wanted type (a count gets its unit); a fault is reported, and gives poison."""
+    """The value as one of the wanted type (a count gets its unit); a fault is reported, and gives
+    poison."""
     if wanted is None or is_poison(value):
         return POISON
     inner = value.value if isinstance(value, Attached) else value
@@ -117,6 +123,11 @@ def _mismatch(value: Elaborated, wanted: Type, name: str, span: Span, scope: Sco
     help = ""
     if isinstance(value, Node) and type_name(value.type) == "Split" and text == "Dataset":
         help = "write `.train` or `.holdout` behind it"
-    scope.sink.error("E0303", f"`{name}` is {article(text)}, found {describe(value)}", span,
-                     label=f"expected {article(text)}", help=help)  # fmt: skip
+    scope.sink.error(
+        "E0303",
+        f"`{name}` is {article(text)}, found {describe(value)}",
+        span,
+        label=f"expected {article(text)}",
+        help=help,
+    )
     return POISON

@@ -1,7 +1,8 @@
-"""Blocks: the fields of an operation, from its block, the file's ``defaults`` and the operation itself.
+"""Blocks: the fields of an operation, from its block, the file's ``defaults`` and the operation
+itself.
 
-Example: in ``finetune base on notes { epochs = 3 }`` of a file with ``defaults { lr = 1e-4 }`` the step
-has ``epochs = 3`` and ``lr = 0.0001``; everything else is the operation's own default.
+Example: in ``finetune base on notes { epochs = 3 }`` of a file with ``defaults { lr = 1e-4 }`` the
+step has ``epochs = 3`` and ``lr = 0.0001``; everything else is the operation's own default.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ def read_field(spec: FieldSpec, value: syntax.Value, scope: Scope, owner: Owner)
         if spec.per_tensor:
             return forms.read_varying(spec, bare, scope, owner, read_field)
         scope.sink.error(
-            "E0515", f"`{spec.name}` is one value for the whole model", value.span,
+            "E0515",
+            f"`{spec.name}` is one value for the whole model",
+            value.span,
             label="varies by tensor",
             help="`gradient` and `per` stand where an operation works tensor by tensor",
-        )  # fmt: skip
+        )
         return POISON
     match spec.kind:
         case "text" if word is not None and word in spec.choices:
@@ -86,8 +89,13 @@ def _metrics(spec: FieldSpec, value: syntax.Value, scope: Scope, owner: Owner) -
         if word is None or operation is None or operation.result != "Measured":
             found = f"`{word}`" if word else "this"
             help = did_you_mean(word or "", metric_verbs())
-            scope.sink.error("E0512", f"{found} is not a metric", item.span, help=help,
-                             secondary=(Label(owner.span, f"`{owner.name}` takes `{spec.name}`"),))  # fmt: skip
+            scope.sink.error(
+                "E0512",
+                f"{found} is not a metric",
+                item.span,
+                help=help,
+                secondary=(Label(owner.span, f"`{owner.name}` takes `{spec.name}`"),),
+            )
         else:
             names.append(word)
     return tuple(names) if len(names) == len(items) else POISON
@@ -121,8 +129,12 @@ def read_block(
             _refuse(operation, row, spec, scope, owner)
             given.sound = False
         elif name in given.spans:
-            scope.sink.error("E0507", f"`{name}` is given twice", row.name.span,
-                             secondary=(Label(given.spans[name], "here first"),))  # fmt: skip
+            scope.sink.error(
+                "E0507",
+                f"`{name}` is given twice",
+                row.name.span,
+                secondary=(Label(given.spans[name], "here first"),),
+            )
             given.sound = False
         else:
             given.put(name, read_field(spec, row.value, scope, owner), row.value.span)
@@ -149,7 +161,8 @@ def _fill_from_defaults(operation: Operation, scope: Scope, owner: Owner, given:
 
 
 def own_defaults(operation: Operation, given: Given, owner: Owner) -> Mapping[str, Attr]:
-    """The fields with the operation's own settings spelled out: ``lora`` is ``lora(rank = 16, ...)``."""
+    """The fields with the operation's own settings spelled out: ``lora`` is ``lora(rank = 16,
+    ...)``."""
     values = dict(given.values)
     for spec in operation.fields:
         if spec.forms is None:
@@ -168,10 +181,12 @@ def _refuse(
     verb = operation.verb
     if spec is not None and spec.per_input:
         scope.sink.error(
-            "E0510", f"`{name}` stands on the inputs of `{verb}`, not in its block", row.name.span,
+            "E0510",
+            f"`{name}` stands on the inputs of `{verb}`, not in its block",
+            row.name.span,
             help=f"write it on each input: `x({name} = ...)`",
             secondary=(Label(owner.span, f"`{verb}` takes `{name}`: {spec.doc}"),),
-        )  # fmt: skip
+        )
         return
     if spec is not None:
         words = listed(spec.prepositions) if any(spec.prepositions) else "the verb"
@@ -188,6 +203,9 @@ def _refuse(
             f"it stands in the phrase: `{verb} ... {word} x`" if word else "it stands in the phrase"
         )
     scope.sink.error(
-        "E0501", f"`{verb}` has no field `{name}`", row.name.span, help=help,
+        "E0501",
+        f"`{verb}` has no field `{name}`",
+        row.name.span,
+        help=help,
         notes=(f"`recipe ops {verb}` lists its fields",),
-    )  # fmt: skip
+    )

@@ -1,6 +1,7 @@
 """Built-in functions: ``range(lo, hi, step)``, ``seeds(n)`` and ``secret("NAME")``.
 
-Example: ``range(0.1, 0.4, 0.1)`` is ``[0.1, 0.2, 0.3]``: it starts at ``lo`` and ends before ``hi``.
+Example: ``range(0.1, 0.4, 0.1)`` is ``[0.1, 0.2, 0.3]``: it starts at ``lo`` and ends before
+``hi``.
 """
 
 from __future__ import annotations
@@ -45,8 +46,12 @@ def call_builtin(name: str, call: syntax.Call, scope: Scope) -> Elaborated:
     ]
     if len(numbers) != len(values):
         found = next(v for v in values if v not in numbers)
-        scope.sink.error("E0517", f"`{name}` takes numbers, found {describe(found)}", call.span,
-                         help=f"write `{FORMS[name]}`")  # fmt: skip
+        scope.sink.error(
+            "E0517",
+            f"`{name}` takes numbers, found {describe(found)}",
+            call.span,
+            help=f"write `{FORMS[name]}`",
+        )
         return POISON
     return _seeds(numbers[0], call, scope) if name == "seeds" else _range(numbers, call, scope)
 
@@ -54,8 +59,12 @@ def call_builtin(name: str, call: syntax.Call, scope: Scope) -> Elaborated:
 def _secret(value: Elaborated, call: syntax.Call, scope: Scope) -> Elaborated:
     if isinstance(value, Words) and value.text.isidentifier():
         return Secret(value.text)
-    scope.sink.error("E0511", "`secret` takes the name of an environment variable", call.span,
-                     help='write `secret("HF_TOKEN")`; the token itself never stands in a recipe')  # fmt: skip
+    scope.sink.error(
+        "E0511",
+        "`secret` takes the name of an environment variable",
+        call.span,
+        help='write `secret("HF_TOKEN")`; the token itself never stands in a recipe',
+    )
     return POISON
 
 
@@ -80,8 +89,12 @@ def _range(numbers: list[Scalar], call: syntax.Call, scope: Scope) -> Elaborated
         scope.sink.error("E0402", error.message, call.span, help=error.help)
         return POISON
     if plain(step) == 0 or plain(span) / plain(step) < 0:
-        scope.sink.error("E0517", "this `range` never arrives", call.span,
-                         help="the step leads from the first number to the second, and is not zero")  # fmt: skip
+        scope.sink.error(
+            "E0517",
+            "this `range` never arrives",
+            call.span,
+            help="the step leads from the first number to the second, and is not zero",
+        )
         return POISON
     ratio = Fraction(str(plain(span))) / Fraction(str(plain(step)))
     count = ceil(ratio)

@@ -1,4 +1,5 @@
-"""What stands at the head of a phrase or a call: a verb, a template, a built-in function or a value.
+"""What stands at the head of a phrase or a call: a verb, a template, a built-in function or a
+value.
 
 Example: ``finetun base`` is an unknown verb whose help offers ``finetune``.
 """
@@ -37,8 +38,12 @@ def resolve_head(
     if operation is not None and not operation.internal:
         return operation
     if name.text in VARYING and (step is None or varies(step)):
-        scope.sink.error("E0515", f"`{name.text}` stands in a field that varies by tensor", name.span,
-                         help="write it as the value of such a field: `density = gradient(0.2, 0.8)`")  # fmt: skip
+        scope.sink.error(
+            "E0515",
+            f"`{name.text}` stands in a field that varies by tensor",
+            name.span,
+            help="write it as the value of such a field: `density = gradient(0.2, 0.8)`",
+        )
         return POISON
     if step is None:
         return unknown_name(name, scope)
@@ -53,15 +58,27 @@ def _unknown_verb(name: syntax.Name, scope: Scope, step: syntax.Step) -> Elabora
     if isinstance(subject, syntax.Number) and subject.text.startswith("-") and bound:
         apart = f"{text} - {subject.text[1:]}"
         span = name.span.to(subject.span)
-        scope.sink.error("E0202", f"unknown verb `{text}`", name.span,
-                         help=f"did you mean `{apart}`? an operator has a space on both sides",
-                         fixes=(Fix(f"write `{apart}`", ((span, apart),)),))  # fmt: skip
+        scope.sink.error(
+            "E0202",
+            f"unknown verb `{text}`",
+            name.span,
+            help=f"did you mean `{apart}`? an operator has a space on both sides",
+            fixes=(Fix(f"write `{apart}`", ((span, apart),)),),
+        )
     elif isinstance(subject, syntax.Group) and callable_names:
-        scope.sink.error("E0210", f"`{text} (` with a space is a phrase, and `{text}` is not a verb",
-                         name.span, help=f"write `{text}(...)`: the parenthesis of a call touches the name")  # fmt: skip
+        scope.sink.error(
+            "E0210",
+            f"`{text} (` with a space is a phrase, and `{text}` is not a verb",
+            name.span,
+            help=f"write `{text}(...)`: the parenthesis of a call touches the name",
+        )
     elif spaced(text, scope):
-        scope.sink.error("E0202", f"unknown verb `{text}`", name.span,
-                         help=f"did you mean `{spaced(text, scope)}`? an operator has a space on both sides")  # fmt: skip
+        scope.sink.error(
+            "E0202",
+            f"unknown verb `{text}`",
+            name.span,
+            help=f"did you mean `{spaced(text, scope)}`? an operator has a space on both sides",
+        )
     else:
         _misspelt(name, scope, bound)
     return POISON
@@ -89,8 +106,12 @@ def template_step(
     """``base -> specialise(text = notes)``: the subject is the first parameter."""
     if step.clauses or step.block:
         span = step.clauses[0].span if step.clauses else step.head.span
-        scope.sink.error("E0502", f"`{target.template.name.text}` is a template: it takes arguments only",
-                         span, help=f"write `{target.template.name.text}(name = value)`")  # fmt: skip
+        scope.sink.error(
+            "E0502",
+            f"`{target.template.name.text}` is a template: it takes arguments only",
+            span,
+            help=f"write `{target.template.name.text}(name = value)`",
+        )
         return POISON
     given: list[Argument] = []
     if subject is not None:

@@ -1,7 +1,7 @@
 """From syntax trees to a checked program: the meaning of a whole recipe.
 
-Programs are total and finite, so elaboration evaluates them: names are resolved, templates expanded,
-lists unrolled, and every verb phrase becomes a shared step of the graph at once.
+Programs are total and finite, so elaboration evaluates them: names are resolved, templates
+expanded, lists unrolled, and every verb phrase becomes a shared step of the graph at once.
 
 Example:
     >>> sink = Sink()
@@ -55,8 +55,8 @@ def elaborate(
 ) -> Program | None:
     """The program of a parsed file; None when the sink holds an error.
 
-    ``settings`` are values for ``param`` names, as text of the language. ``folder`` is where relative
-    paths start; by default the folder of the file.
+    ``settings`` are values for ``param`` names, as text of the language. ``folder`` is where
+    relative paths start; by default the folder of the file.
     """
     path = tree.source.path
     if folder is None:
@@ -90,9 +90,11 @@ class _Elaboration:
         for name in order(scope.declared):
             self._guarded(name)
         publishes = tuple(
-            p for s in self.tree.statements if isinstance(s, syntax.Publish)
+            p
+            for s in self.tree.statements
+            if isinstance(s, syntax.Publish)
             if (p := publish(s, scope)) is not None
-        )  # fmt: skip
+        )
         gates = [
             g for s in self.tree.statements if isinstance(s, syntax.Gate)
             if (g := gate(s, scope)) is not None
@@ -107,14 +109,22 @@ class _Elaboration:
             if isinstance(s, syntax.Binding)
         }
         program = Program(
-            source=self.tree.source, graph=self.session.builder.graph, bindings=bindings, places={},
-            spans=self.session.builder.spans, gates=(*self.session.gates, *gates), publishes=publishes,
+            source=self.tree.source,
+            graph=self.session.builder.graph,
+            bindings=bindings,
+            places={},
+            spans=self.session.builder.spans,
+            gates=(*self.session.gates, *gates),
+            publishes=publishes,
             evaluations=tuple(
                 v for v in bindings.values() if isinstance(v, Node) and is_evaluation(v)
             ),
-            budget=limits, seed=self.session.builder.seed, params=self.params,
-            overridden=frozenset(self.settings), used=tuple(self.files.sources),
-        )  # fmt: skip
+            budget=limits,
+            seed=self.session.builder.seed,
+            params=self.params,
+            overridden=frozenset(self.settings),
+            used=tuple(self.files.sources),
+        )
         program = replace(program, places=self.session.builder.places(_all_nodes(program)))
         self._note_unknown(program)
         return program
@@ -128,12 +138,17 @@ class _Elaboration:
         if unknown:
             names = listed((program.places[node] for node in unknown), "and")
             first = program.spans.get(unknown[0])
-            self.sink.add(Diagnostic(
-                "W0704", "note", f"what {names} {'is' if len(unknown) == 1 else 'are'} like is not known here",
-                Label(first) if first else None, (),
-                ("shapes, tokenizers and layers of what is made of them were not checked",),
-                "`recipe fetch FILE --metadata` gets headers, configurations and tokenizers only",
-            ))  # fmt: skip
+            self.sink.add(
+                Diagnostic(
+                    "W0704",
+                    "note",
+                    f"what {names} {'is' if len(unknown) == 1 else 'are'} like is not known here",
+                    Label(first) if first else None,
+                    (),
+                    ("shapes, tokenizers and layers of what is made of them were not checked",),
+                    "`recipe fetch FILE --metadata` gets headers and tokenizers only",
+                )
+            )
 
     def _bound(self, name: str) -> Value:
         return constant(self.scope.values[name])
@@ -144,8 +159,12 @@ class _Elaboration:
             self.scope.own(name)
         except RecursionError:
             self.scope.values[name] = POISON
-            self.sink.error("E0215", f"`{name}` nests too deeply", self.scope.declared[name].name.span,
-                            help="bind parts of it to names")  # fmt: skip
+            self.sink.error(
+                "E0215",
+                f"`{name}` nests too deeply",
+                self.scope.declared[name].name.span,
+                help="bind parts of it to names",
+            )
 
     # ------------------------------------------------------------ declarations
 
@@ -181,8 +200,12 @@ class _Elaboration:
         elif param.default is not None:
             found, span = scope.evaluate(param.default), param.default.span
         else:
-            self.sink.error("E0208", f"the parameter `{name}` has no value", param.name.span,
-                            help=f"give it a default, or run with `--set {name}=...`")  # fmt: skip
+            self.sink.error(
+                "E0208",
+                f"the parameter `{name}` has no value",
+                param.name.span,
+                help=f"give it a default, or run with `--set {name}=...`",
+            )
             return POISON
         value = conform(found, wanted, name, span, scope, owner)
         if scope.file.root and not isinstance(value, Poison):
@@ -192,7 +215,8 @@ class _Elaboration:
         return value
 
     def _setting_value(self, name: str, is_text: bool) -> tuple[Elaborated, Span]:
-        """A value of ``--set``: an expression of the language; a bare text where a text is wanted."""
+        """A value of ``--set``: an expression of the language; a bare text where a text is
+        wanted."""
         text = self.settings[name]
         source = Source("--set", f"{name} = {text}\n")
         span = Span(source, len(name) + 3, len(name) + 3 + len(text))
@@ -210,8 +234,12 @@ class _Elaboration:
         for name, text in self.settings.items():
             if name not in params:
                 source = Source("--set", f"{name}={text}\n")
-                self.sink.error("E0208", f"the recipe has no parameter `{name}`", Span(source, 0, len(name)),
-                                help=did_you_mean(name, params, "it declares none"))  # fmt: skip
+                self.sink.error(
+                    "E0208",
+                    f"the recipe has no parameter `{name}`",
+                    Span(source, 0, len(name)),
+                    help=did_you_mean(name, params, "it declares none"),
+                )
 
     # ------------------------------------------------------------ settings
 
@@ -223,8 +251,13 @@ class _Elaboration:
         ]  # fmt: skip
         for extra in found[1:]:
             first = Label(found[0].keyword.span, "first here")
-            self.sink.error("E0212", f"`{keyword}` stands twice", extra.keyword.span, secondary=(first,),
-                            help="write all of it in one block")  # fmt: skip
+            self.sink.error(
+                "E0212",
+                f"`{keyword}` stands twice",
+                extra.keyword.span,
+                secondary=(first,),
+                help="write all of it in one block",
+            )
         return found[0] if found else None
 
     def _defaults(self) -> None:
@@ -249,9 +282,11 @@ class _Elaboration:
         for name, row in context.defaults.items():
             if name not in context.read:
                 self.sink.error(
-                    "E0214", f"no operation of this file reads the default `{name}`", row.name.span,
+                    "E0214",
+                    f"no operation of this file reads the default `{name}`",
+                    row.name.span,
                     help=did_you_mean(name, context.legal, "remove it"),
-                )  # fmt: skip
+                )
 
     def _uncalled(self) -> None:
         """Check templates that nothing calls, of this file and of used ones."""

@@ -1,6 +1,7 @@
 """Expressions: names, numbers, lists, arithmetic on numbers, models and measures, calls and chains.
 
-Example: ``a + 0.4 * (b - c)`` on models becomes the steps ``delta``, ``scale-delta`` and ``add-delta``.
+Example: ``a + 0.4 * (b - c)`` on models becomes the steps ``delta``, ``scale-delta`` and
+``add-delta``.
 """
 
 from __future__ import annotations
@@ -55,20 +56,12 @@ def _evaluate(value: syntax.Value, scope: Scope, place: str) -> Elaborated:
     match value:
         case syntax.Ref():
             return resolve(value, scope)
-        case syntax.Number():
-            return _number(value, scope)
-        case syntax.Text(value=text):
-            return Words(text, scope.file.folder)
-        case syntax.Bool(value=truth):
-            return truth
+        case syntax.Number() | syntax.Text() | syntax.Bool():
+            return _literal(value, scope)
         case syntax.Group(value=inner):
             return evaluate(inner, scope, place)
-        case syntax.ListOf(items=items):
-            named = place and not place.endswith("/")
-            return ManyOf(tuple(
-                evaluate(item, scope, f"{place}[{i}]" if named else place)
-                for i, item in enumerate(items)
-            ))  # fmt: skip
+        case syntax.ListOf():
+            return _list(value, scope, place)
         case syntax.Each():
             return comprehension(value, scope, place)
         case syntax.Member(of=of, name=name):
@@ -88,12 +81,23 @@ def _inside(place: str) -> str:
     return place if not place or place.endswith("/") else place + "/"
 
 
-def _number(value: syntax.Number, scope: Scope) -> Elaborated:
+def _literal(value: syntax.Number | syntax.Text | syntax.Bool, scope: Scope) -> Elaborated:
+    if isinstance(value, syntax.Text):
+        return Words(value.value, scope.file.folder)
+    if isinstance(value, syntax.Bool):
+        return value.value
     try:
         return read_number(value.text, value.unit.text if value.unit else "")
     except QuantityError as error:
         scope.sink.error("E0401", error.message, value.span, help=error.help)
         return POISON
+
+
+def _list(value: syntax.ListOf, scope: Scope, place: str) -> Elaborated:
+    """The items; in a list that has a name they are called ``teachers[0]``, ``teachers[1]``, ..."""
+    named = bool(place) and not place.endswith("/")
+    places = (f"{place}[{i}]" if named else place for i in range(len(value.items)))
+    return ManyOf(tuple(evaluate(i, scope, p) for i, p in zip(value.items, places, strict=True)))
 
 
 # ---------------------------------------------------------------- calls and chains
@@ -105,9 +109,11 @@ def _call(value: syntax.Call, scope: Scope, place: str) -> Elaborated:
         found = resolve_head(callee, scope)
         if isinstance(found, Operation):
             scope.sink.error(
-                "E0210", f"`{callee.text}` is a verb, and a verb is not called", value.span,
+                "E0210",
+                f"`{callee.text}` is a verb, and a verb is not called",
+                value.span,
                 help=f"write `{callee.text} x`, with what it works on behind it",
-            )  # fmt: skip
+            )
             return POISON
     else:
         found = evaluate(callee, scope, _inside(place))
@@ -123,8 +129,12 @@ def _call(value: syntax.Call, scope: Scope, place: str) -> Elaborated:
         getattr(found, "type", None), ScalarType
     ):
         return Attached(found, value.args, scope, callee.span)
-    scope.sink.error("E0210", f"{describe(found)} is not called", value.span,
-                     help="a call attaches parameters to an input, or calls a template")  # fmt: skip
+    scope.sink.error(
+        "E0210",
+        f"{describe(found)} is not called",
+        value.span,
+        help="a call attaches parameters to an input, or calls a template",
+    )
     return POISON
 
 
@@ -159,11 +169,19 @@ def _step(
     if isinstance(found, Operation) and not isinstance(step.head, syntax.Call):
         return elaborate_phrase(found, step, scope, place, subject)
     if isinstance(found, Operation):
-        scope.sink.error("E0210", f"`{found.verb}` is a verb, and a verb is not called", head.span,
-                         help=f"write `{found.verb} x`, and its fields in a block")  # fmt: skip
+        scope.sink.error(
+            "E0210",
+            f"`{found.verb}` is a verb, and a verb is not called",
+            head.span,
+            help=f"write `{found.verb} x`, and its fields in a block",
+        )
     elif not is_poison(found):
-        scope.sink.error("E0210", f"{describe(found)} is not a verb", head.span,
-                         help="a phrase starts with a verb or a template")  # fmt: skip
+        scope.sink.error(
+            "E0210",
+            f"{describe(found)} is not a verb",
+            head.span,
+            help="a phrase starts with a verb or a template",
+        )
     for operand in (*([step.subject] if step.subject else []),
                     *(o for clause in step.clauses for o in clause.operands)):  # fmt: skip
         evaluate(operand, scope)
@@ -251,7 +269,8 @@ def _models(
 def _lower(
     op: str, left: Elaborated, right: Elaborated
 ) -> tuple[str, dict[str, list[Node]], dict[str, Attr]] | None:
-    """The operation that the arithmetic means, its operands and its fields; None where it means nothing."""
+    """The operation that the arithmetic means, its operands and its fields; None where it means
+    nothing."""
     sign = 1.0 if op == "+" else -1.0
     kinds = (_kind(left), op, _kind(right))
     if isinstance(left, Node) and isinstance(right, Node):

@@ -1,7 +1,8 @@
 """Field values: from what a recipe wrote to the constant that a step carries.
 
-A value is read by what the field wants: a bare word in a field of an enumeration is a member, a count
-without a unit is accepted where a count is wanted, and ``lr = 2h`` is a fault that says what ``lr`` is.
+A value is read by what the field wants: a bare word in a field of an enumeration is a member, a
+count without a unit is accepted where a count is wanted, and ``lr = 2h`` is a fault that says what
+``lr`` is.
 
 Example: ``density = 60%``, read for a field of unit ``fraction``, is the number ``0.6``.
 """
@@ -44,7 +45,8 @@ EXAMPLES = {
     "tpu": "8 tpus", "cpu": "4 cpus",
 }  # fmt: skip
 _SCALARS = {
-    "Int": ("",), "Float": ("",), "Fraction": ("fraction", ""), "Tokens": ("tokens",), "Steps": ("steps",),
+    "Int": ("",), "Float": ("",), "Fraction": ("fraction", ""),
+    "Tokens": ("tokens",), "Steps": ("steps",),
     "Epochs": ("epochs",), "Examples": ("examples",), "Duration": ("seconds",), "Bytes": ("bytes",),
     "Devices": ("gpu", "tpu", "cpu"),
 }  # fmt: skip
@@ -87,7 +89,8 @@ def located(words: Words) -> str:
 def convert(
     spec: FieldSpec, value: Elaborated, span: Span, scope: Scope, owner: Owner
 ) -> Attr | Poison:
-    """The elaborated value as the constant that the field wants; a fault is reported, and gives poison."""
+    """The elaborated value as the constant that the field wants; a fault is reported, and gives
+    poison."""
     if is_poison(value) or _opaque_fits(spec, value):
         return POISON
     complaint = Complaint(spec, value, span, scope, owner)
@@ -258,14 +261,17 @@ class Complaint:
     def measured(self) -> Poison:
         """A number that only a run knows."""
         return self.report(
-            "E0305", f"`{self.spec.name}` is a constant, and a measured value is known only by a run",
-            "measured", "a measured value stands in gates and in `best ... by`",
-        )  # fmt: skip
+            "E0305",
+            f"`{self.spec.name}` is a constant, and a measured value is known only by a run",
+            "measured",
+            "a measured value stands in gates and in `best ... by`",
+        )
 
     def lineage(self) -> Poison:
         """A model or a dataset in a block."""
         return self.report(
-            "E0310", f"`{self.spec.name}` is {self.wanted()}, found {describe(self.value)}",
+            "E0310",
+            f"`{self.spec.name}` is {self.wanted()}, found {describe(self.value)}",
             "has a lineage",
-            "models and data stand in the phrase, behind `on`, `into`, `with`; blocks carry constants",
-        )  # fmt: skip
+            "models and data stand in the phrase, behind `on` or `with`; blocks carry constants",
+        )

@@ -1,7 +1,8 @@
-"""Files of a program: what each declares, in what order names are worked out, and what ``use`` brings in.
+"""Files of a program: what each declares, in what order names are worked out, and what ``use``
+brings in.
 
-Example: ``use "lib/evals.recipe" as evals`` makes the templates and constants of that file members of
-``evals``; its gates, publishes, budget and defaults are ignored with a warning.
+Example: ``use "lib/evals.recipe" as evals`` makes the templates and constants of that file members
+of ``evals``; its gates, publishes, budget and defaults are ignored with a warning.
 """
 
 from __future__ import annotations
@@ -35,15 +36,23 @@ class Files:
         key = os.path.realpath(path)
         sink, span = self.session.sink, statement.path.span
         if key in self.stack:
-            sink.error("E0207", "files use each other in a circle", span,
-                       help="move what both need into a third file")  # fmt: skip
+            sink.error(
+                "E0207",
+                "files use each other in a circle",
+                span,
+                help="move what both need into a third file",
+            )
             return None
         if key in self.scopes:
             return self.scopes[key]
         shown = os.path.relpath(path) if not os.path.isabs(statement.path.value) else path
         if not os.path.isfile(path):
-            sink.error("E0206", f"there is no file `{statement.path.value}`", span,
-                       help="the path is relative to the file that holds the `use`")  # fmt: skip
+            sink.error(
+                "E0206",
+                f"there is no file `{statement.path.value}`",
+                span,
+                help="the path is relative to the file that holds the `use`",
+            )
             self.scopes[key] = None
             return None
         source = read_source(shown, sink)
@@ -70,14 +79,17 @@ class Files:
             if isinstance(other, syntax.Gate | syntax.Publish | syntax.Setting):
                 word = other.keyword.text if not isinstance(other, syntax.Publish) else "publish"
                 self.session.sink.warning(
-                    "W0202", f"this `{word}` is ignored: the file is used by another", other.span,
+                    "W0202",
+                    f"this `{word}` is ignored: the file is used by another",
+                    other.span,
                     secondary=(Label(statement.span, "used here"),),
                     help="a used file exports templates and constants",
-                )  # fmt: skip
+                )
 
 
 def declare_names(tree: syntax.File, scope: Scope) -> None:
-    """Enter the file's names into its scope; a name stands once, a faulty statement's is unknown in silence."""
+    """Enter the file's names into its scope; a name stands once, a faulty statement's is unknown
+    in silence."""
     for statement in tree.statements:
         if not isinstance(statement, syntax.Binding | syntax.Param | syntax.Template | syntax.Use):
             continue
@@ -87,10 +99,12 @@ def declare_names(tree: syntax.File, scope: Scope) -> None:
         known: Declaration | None = scope.declared.get(name)
         if known is not None:
             scope.sink.error(
-                "E0203", f"`{name}` is bound twice", statement.name.span,
+                "E0203",
+                f"`{name}` is bound twice",
+                statement.name.span,
                 secondary=(Label(known.name.span, "first here"),),
                 help="a name is bound once; call one of them something else",
-            )  # fmt: skip
+            )
         else:
             scope.declared[name] = statement
     for name in tree.broken:
@@ -120,7 +134,8 @@ def order(declared: dict[str, Declaration]) -> list[str]:
 
 
 def mentioned(tree: object) -> Iterator[str]:
-    """The first parts of all names in a syntax tree, also those that turn out to be verbs or members."""
+    """The first parts of all names in a syntax tree, also those that turn out to be verbs or
+    members."""
     stack: list[object] = [tree]
     while stack:
         item = stack.pop()

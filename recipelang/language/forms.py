@@ -1,4 +1,5 @@
-"""Settings in fields: ``lora(rank = 16)``, weighted sums of objectives, and values that vary by tensor.
+"""Settings in fields: ``lora(rank = 16)``, weighted sums of objectives, and values that vary by
+tensor.
 
 Example: ``0.7 * forward_kl + 0.3 * cross_entropy`` is the form ``sum`` of two forms ``term``.
 """
@@ -53,7 +54,8 @@ def schema(forms: Forms, name: str) -> FormSpec | None:
 
 
 def _keywords(function: Callable[..., object], name: str, doc: str) -> Callable[..., object]:
-    """A function with the keyword-only parameters of another, whose other annotations are never read."""
+    """A function with the keyword-only parameters of another, whose other annotations are never
+    read."""
     parameters = [
         p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY
     ]
@@ -157,9 +159,11 @@ def _scaled(
     number = plain(weight) if isinstance(weight, int | float | Quantity) else None
     if number is None or isinstance(weight, bool) or (value.op == "/" and number == 0):
         context.scope.sink.error(
-            "E0509", f"a weight in `{context.spec.name}` is a number, found {describe(weight)}",
-            factor.span, help=f"write `0.7 * {form_names(context.forms)[0]}`",
-        )  # fmt: skip
+            "E0509",
+            f"a weight in `{context.spec.name}` is a number, found {describe(weight)}",
+            factor.span,
+            help=f"write `0.7 * {form_names(context.forms)[0]}`",
+        )
         return POISON
     factor_number = number if value.op == "*" else 1 / number
     return [(w * factor_number, form) for w, form in terms]
@@ -190,10 +194,13 @@ def _single(context: _Context, value: syntax.Value) -> Form | Poison:
     known = schema(context.forms, name)
     if known is None:
         context.scope.sink.error(
-            "E0509", f"`{name}` is not a value of `{context.spec.name}`", head.span,
-            label=f"expected {listed(legal)}", help=did_you_mean(name, legal),
+            "E0509",
+            f"`{name}` is not a value of `{context.spec.name}`",
+            head.span,
+            label=f"expected {listed(legal)}",
+            help=did_you_mean(name, legal),
             secondary=_about(context),
-        )  # fmt: skip
+        )
         return POISON
     return _arguments(context, known, args, head.span)
 
@@ -202,16 +209,21 @@ def _not_a_setting(context: _Context, value: syntax.Value, legal: tuple[str, ...
     if isinstance(value, syntax.Step) and isinstance(value.subject, syntax.Group):
         head = value.head.text if isinstance(value.head, syntax.Ref) else ""
         context.scope.sink.error(
-            "E0210", f"`{head} (` with a space is not a call", value.span,
+            "E0210",
+            f"`{head} (` with a space is not a call",
+            value.span,
             help=f"write `{head}(...)`: the parenthesis of a call touches the name",
-        )  # fmt: skip
+        )
         return POISON
     found = context.scope.evaluate(value)
     if not is_poison(found):
         context.scope.sink.error(
-            "E0513", f"`{context.spec.name}` is a setting, found {describe(found)}", value.span,
-            label=f"expected {listed(legal)}", secondary=_about(context),
-        )  # fmt: skip
+            "E0513",
+            f"`{context.spec.name}` is a setting, found {describe(found)}",
+            value.span,
+            label=f"expected {listed(legal)}",
+            secondary=_about(context),
+        )
     return POISON
 
 
@@ -243,8 +255,13 @@ def _arguments(
         return POISON
     for name, argument in fields.items():
         if argument.default is REQUIRED and name not in given:
-            scope.sink.error("E0503", f"`{known.name}` needs `{name}`", span, label=argument.doc,
-                             help=f"write `{known.name}({name} = ...)`")  # fmt: skip
+            scope.sink.error(
+                "E0503",
+                f"`{known.name}` needs `{name}`",
+                span,
+                label=argument.doc,
+                help=f"write `{known.name}({name} = ...)`",
+            )
             return POISON
     return complete(context.spec, Form(known.name, tuple(given.items())), context.owner.fields)
 
@@ -298,16 +315,24 @@ def read_varying(
         seen.add(row.name.text)
         inner = read(spec, row.value, scope, owner)
         if isinstance(inner, Form) and inner.name == "per":
-            scope.sink.error("E0515", "`per` inside `per`", row.value.span,
-                             help="write the patterns in one `per`, the narrowest first")  # fmt: skip
+            scope.sink.error(
+                "E0515",
+                "`per` inside `per`",
+                row.value.span,
+                help="write the patterns in one `per`, the narrowest first",
+            )
             sound = False
         elif isinstance(inner, Poison):
             sound = False
         else:
             rows.append((row.name.text, inner))
     if sound and not rows:
-        scope.sink.error("E0515", "`per` without patterns", value.span,
-                         help=f'write `{spec.name} = per {{ "mlp" = ..., "*" = ... }}`')  # fmt: skip
+        scope.sink.error(
+            "E0515",
+            "`per` without patterns",
+            value.span,
+            help=f'write `{spec.name} = per {{ "mlp" = ..., "*" = ... }}`',
+        )
         return POISON
     return Form("per", tuple(rows)) if sound else POISON
 
@@ -317,8 +342,12 @@ def _gradient(
 ) -> Form | Poison:
     points: list[Attr] = []
     if not value.args or any(arg.name for arg in value.args):
-        scope.sink.error("E0515", "`gradient` takes numbers without names", value.span,
-                         help="write `gradient(0.0, 0.5, 1.0)`, from the first layer to the last")  # fmt: skip
+        scope.sink.error(
+            "E0515",
+            "`gradient` takes numbers without names",
+            value.span,
+            help="write `gradient(0.0, 0.5, 1.0)`, from the first layer to the last",
+        )
         return POISON
     for arg in value.args:
         if varies(arg.value):

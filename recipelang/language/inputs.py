@@ -1,7 +1,7 @@
 """Per-input parameters: ``chat(weight = 0.4, density = 50%)``.
 
-The order is: the input's call, the block (where the field may stand there), the file's defaults, the
-operation's own default. The result is a tuple along the inputs.
+The order is: the input's call, the block (where the field may stand there), the file's defaults,
+the operation's own default. The result is a tuple along the inputs.
 
 Example: with ``{ density = 60% }`` in the block, inputs ``a(density = 50%)`` and ``b`` give
 ``density = (0.5, 0.6)``.
@@ -43,9 +43,12 @@ def per_input_fields(
                 values.append(given.values[name])
             elif isinstance(spec.default, Mark) and spec.default is REQUIRED:
                 item = attached[index]
-                scope.sink.error("E0503", f"`{operation.verb}` needs `{name}` on each input",
-                                 item.span if item else owner.span,
-                                 help=f"write `x({name} = ...)`")  # fmt: skip
+                scope.sink.error(
+                    "E0503",
+                    f"`{operation.verb}` needs `{name}` on each input",
+                    item.span if item else owner.span,
+                    help=f"write `x({name} = ...)`",
+                )
                 given.sound = False
                 break
             elif not isinstance(spec.default, Mark):
@@ -78,8 +81,12 @@ def _refuse(operation: Operation, item: Attached, arg: syntax.Arg, legal: list[s
     span = arg.name.span if arg.name else arg.span
     sink = item.scope.sink
     if not name:
-        sink.error("E0510", "parameters of an input have names", span,
-                   help=f"write `x({legal[0]} = ...)`" if legal else "")  # fmt: skip
+        sink.error(
+            "E0510",
+            "parameters of an input have names",
+            span,
+            help=f"write `x({legal[0]} = ...)`" if legal else "",
+        )
         return
     if name in legal:
         sink.error("E0507", f"`{name}` is given twice", span)
@@ -91,5 +98,10 @@ def _refuse(operation: Operation, item: Attached, arg: syntax.Arg, legal: list[s
             help = f"write it in the block: `{{ {name} = ... }}`"
     else:
         help = did_you_mean(name, legal, f"inputs of `{operation.verb}` take no parameters")
-    sink.error("E0510", f"inputs of `{operation.verb}` take no `{name}`", span, help=help,
-               secondary=(Label(item.span, "of this input"),) if item.span != span else ())  # fmt: skip
+    sink.error(
+        "E0510",
+        f"inputs of `{operation.verb}` take no `{name}`",
+        span,
+        help=help,
+        secondary=(Label(item.span, "of this input"),) if item.span != span else (),
+    )

@@ -1,8 +1,10 @@
 """Metrics as operands: ``best of teachers by evals.exam_score over dev``.
 
-A metric is a verb that gives ``Measured``, or a template that does; it is applied to each candidate.
+A metric is a verb that gives ``Measured``, or a template that does; it is applied to each
+candidate.
 
-Example: ``by perplexity over dev`` makes the step ``perplexity of c on dev`` for each candidate ``c``.
+Example: ``by perplexity over dev`` makes the step ``perplexity of c on dev`` for each candidate
+``c``.
 """
 
 from __future__ import annotations
@@ -49,8 +51,12 @@ def measure_each(
             measures = _by_verb(operation, args, callee, candidates, over, scope, place)
             return _directed(measures, callee, scope)
     text = callee.text if isinstance(callee, syntax.Ref) else ""
-    scope.sink.error("E0512", f"`{text}` is not a metric" if text else "this is not a metric",
-                     callee.span, help=did_you_mean(text, metric_verbs()))  # fmt: skip
+    scope.sink.error(
+        "E0512",
+        f"`{text}` is not a metric" if text else "this is not a metric",
+        callee.span,
+        help=did_you_mean(text, metric_verbs()),
+    )
     return None
 
 
@@ -75,7 +81,8 @@ def _by_template(
     template: TemplateValue, args: tuple[syntax.Arg, ...], callee: syntax.Ref,
     candidates: Sequence[Placed], over: Sequence[Placed], scope: Scope, place: str,
 ) -> list[Node] | None:  # fmt: skip
-    """Call the template on each candidate: its first model, and its first datasets, are the operands."""
+    """Call the template on each candidate: its first model, and its first datasets, are the
+    operands."""
     params = template.template.params
     extra = arguments(args, scope, place)
     named = {name for name, _, _ in extra}
@@ -84,8 +91,12 @@ def _by_template(
     datasets = [p.name.text for p in free if p.type.name.text == "Dataset"]
     if not models or len(datasets) < len(over):
         what = "a model" if not models else f"{len(over)} datasets"
-        scope.sink.error("E0512", f"`{callee.text}` does not take {what}", callee.span,
-                         help="a metric takes the candidate, and what stands behind `over`")  # fmt: skip
+        scope.sink.error(
+            "E0512",
+            f"`{callee.text}` does not take {what}",
+            callee.span,
+            help="a metric takes the candidate, and what stands behind `over`",
+        )
         return None
     measures: list[Node] = []
     for node, span in candidates:
@@ -96,9 +107,11 @@ def _by_template(
             return None
         if not isinstance(found, Node) or not isinstance(found.type, MeasuredType):
             scope.sink.error(
-                "E0512", f"`{callee.text}` gives {describe(found)}, and a choice needs one measure",
-                callee.span, help="give a single metric, such as `accuracy of m on d`",
-            )  # fmt: skip
+                "E0512",
+                f"`{callee.text}` gives {describe(found)}, and a choice needs one measure",
+                callee.span,
+                help="give a single metric, such as `accuracy of m on d`",
+            )
             return None
         measures.append(found)
     return measures
@@ -114,9 +127,12 @@ def _by_verb(
     wanted = sum(not o.optional for o in data)
     if not models or len(over) < wanted or (over and not data):
         help = "add `over DATASET`" if wanted else "leave `over` out"
-        scope.sink.error("E0506" if wanted else "E0502",
-                         f"`{operation.verb}` measures {'on a dataset' if wanted else 'without data'}",
-                         callee.span, help=help)  # fmt: skip
+        scope.sink.error(
+            "E0506" if wanted else "E0502",
+            f"`{operation.verb}` measures {'on a dataset' if wanted else 'without data'}",
+            callee.span,
+            help=help,
+        )
         return None
     owner = Owner(operation.verb, callee.span, frozenset(f.name for f in operation.fields))
     given = Given()

@@ -1,6 +1,7 @@
 """Patterns over tensor names.
 
-A pattern without ``*`` matches whole dotted components; one with ``*`` is a glob over the full name.
+A pattern without ``*`` matches whole dotted components; one with ``*`` is a glob over the full
+name.
 
 Example:
     >>> matches("self_attn", "model.layers.3.self_attn.q_proj.weight")

@@ -50,14 +50,20 @@ def unknown_name(name: syntax.Name, scope: Scope) -> Elaborated:
     apart = spaced(text, scope)
     operation = lookup(text)
     if operation is not None and not operation.internal:
-        scope.sink.error("E0210", f"`{text}` is a verb, and stands alone here", name.span,
-                         help=f"write what it works on: `{text} ...`; `recipe ops {text}` shows its form")  # fmt: skip
+        scope.sink.error(
+            "E0210",
+            f"`{text}` is a verb, and stands alone here",
+            name.span,
+            help=f"write what it works on: `{text} ...`; `recipe ops {text}` shows its form",
+        )
     elif apart:
         scope.sink.error(
-            "E0201", f"unknown name `{text}`", name.span,
+            "E0201",
+            f"unknown name `{text}`",
+            name.span,
             help=f"did you mean `{apart}`? an operator has a space on both sides",
             fixes=(Fix(f"write `{apart}`", ((name.span, apart),)),),
-        )  # fmt: skip
+        )
     else:
         known = {n for n in scope.known() if n != text}
         found = nearest(text, known)
@@ -118,15 +124,23 @@ def _export(imported: Imported, name: syntax.Name, scope: Scope) -> Elaborated:
     inner = imported.scope
     if name.text not in inner.declared:
         legal = list(inner.declared)
-        scope.sink.error("E0201", f"the used file has no `{name.text}`", name.span,
-                         help=did_you_mean(name.text, legal, "it exports nothing"),
-                         secondary=(Label(imported.span, "used here"),))  # fmt: skip
+        scope.sink.error(
+            "E0201",
+            f"the used file has no `{name.text}`",
+            name.span,
+            help=did_you_mean(name.text, legal, "it exports nothing"),
+            secondary=(Label(imported.span, "used here"),),
+        )
         return POISON
     value = inner.own(name.text, name.span)
     if isinstance(value, Node | Imported) or (
         isinstance(value, ManyOf) and any(isinstance(item, Node) for item in value.items)
     ):
-        scope.sink.error("E0213", f"`{name.text}` is {describe(value)}, which a used file does not export",
-                         name.span, help="it exports templates and constants: make it a template")  # fmt: skip
+        scope.sink.error(
+            "E0213",
+            f"`{name.text}` is {describe(value)}, which a used file does not export",
+            name.span,
+            help="it exports templates and constants: make it a template",
+        )
         return POISON
     return value

@@ -61,8 +61,12 @@ def gate(statement: syntax.Gate, scope: Scope) -> GateRoot | None:
     if left is None or right is None:
         return None
     if isinstance(left, int | float) and isinstance(right, int | float):
-        scope.sink.error("E0307", "this gate measures nothing", statement.left.span.to(statement.right.span),
-                         help="compare a metric: `accuracy of m on d >= 60%`")  # fmt: skip
+        scope.sink.error(
+            "E0307",
+            "this gate measures nothing",
+            statement.left.span.to(statement.right.span),
+            help="compare a metric: `accuracy of m on d >= 60%`",
+        )
         return None
     span = statement.left.span.to(statement.right.span)
     text = _on_one_line(span.source.text[span.start : span.end])
@@ -87,8 +91,12 @@ def _measured(value: syntax.Value, scope: Scope) -> MeasuredExpr | None:
         return found
     if isinstance(found, int | float) and not isinstance(found, bool):
         return found
-    scope.sink.error("E0307", f"a gate compares numbers, found {describe(found)}", value.span,
-                     help="measure it: `accuracy of m on d >= 60%`")  # fmt: skip
+    scope.sink.error(
+        "E0307",
+        f"a gate compares numbers, found {describe(found)}",
+        value.span,
+        help="measure it: `accuracy of m on d >= 60%`",
+    )
     return None
 
 
@@ -108,35 +116,54 @@ def publish(statement: syntax.Publish, scope: Scope) -> PublishRoot | None:
         return None
     if not isinstance(what, Node) or not isinstance(what.type, ModelType | AdapterType):
         scope.sink.error(
-            "E0309", f"`publish` takes a Model or an Adapter, found {describe(what)}",
-            statement.what.span, help="name what is to be published: `publish student to \"out\"`",
-        )  # fmt: skip
+            "E0309",
+            f"`publish` takes a Model or an Adapter, found {describe(what)}",
+            statement.what.span,
+            help='name what is to be published: `publish student to "out"`',
+        )
         return None
     token = fields.get("token")
     return PublishRoot(
-        what, where.text, where.folder, fields.get("overwrite") is True,
-        token if isinstance(token, str) else None, statement.span,
-    )  # fmt: skip
+        what,
+        where.text,
+        where.folder,
+        fields.get("overwrite") is True,
+        token if isinstance(token, str) else None,
+        statement.span,
+    )
 
 
 def _place(statement: syntax.Publish, scope: Scope) -> Words | None:
     """The text behind `to`."""
     clause = statement.clause
     if clause.preposition.text != "to":
-        scope.sink.error("E0502", f"`publish` takes no `{clause.preposition.text}`",
-                         clause.preposition.span, help='write `publish x to "folder"`')  # fmt: skip
+        scope.sink.error(
+            "E0502",
+            f"`publish` takes no `{clause.preposition.text}`",
+            clause.preposition.span,
+            help='write `publish x to "folder"`',
+        )
         return None
     if len(clause.operands) > 1:
-        scope.sink.error("E0508", "`to` takes one place", clause.operands[1].span,
-                         help="write one `publish` for each place")  # fmt: skip
+        scope.sink.error(
+            "E0508",
+            "`to` takes one place",
+            clause.operands[1].span,
+            help="write one `publish` for each place",
+        )
         return None
     where = scope.evaluate(clause.operands[0])
     if isinstance(where, Words) and where.text.strip():
         return where
     if not is_poison(where) and not isinstance(where, Opaque):
-        scope.sink.error("E0513", f"a place is a text, found {describe(where)}"
-                         if not isinstance(where, Words) else "the place is empty",
-                         clause.operands[0].span, help='write `publish x to "folder"`')  # fmt: skip
+        scope.sink.error(
+            "E0513",
+            f"a place is a text, found {describe(where)}"
+            if not isinstance(where, Words)
+            else "the place is empty",
+            clause.operands[0].span,
+            help='write `publish x to "folder"`',
+        )
     return None
 
 
@@ -152,12 +179,11 @@ def budget(statement: syntax.Setting | None, scope: Scope) -> Budget:
     spans = {row.name.text: row.value.span for row in statement.block.fields}
     wall, memory, disk = fields.get("wall"), fields.get("memory"), fields.get("disk")
     device, variants = fields.get("device"), fields.get("variants", 1000)
-    counted = isinstance(device, Quantity)
     return Budget(
         wall=float(wall) if isinstance(wall, int | float) else None,
         memory=memory if isinstance(memory, int) else None,
         disk=disk if isinstance(disk, int) else None,
-        device=(int(device.value), device.unit) if counted else None,
+        device=(int(device.value), device.unit) if isinstance(device, Quantity) else None,
         variants=variants if isinstance(variants, int) else 1000,
         spans=spans,
     )
@@ -173,8 +199,12 @@ def _read_fields(
     for row in block.fields if block else ():
         spec = specs.get(row.name.text)
         if spec is None or row.quoted:
-            scope.sink.error("E0501", f"`{name}` has no field `{row.name.text}`", row.name.span,
-                             help=did_you_mean(row.name.text, specs))  # fmt: skip
+            scope.sink.error(
+                "E0501",
+                f"`{name}` has no field `{row.name.text}`",
+                row.name.span,
+                help=did_you_mean(row.name.text, specs),
+            )
             sound = False
             continue
         if spec.name in seen:

@@ -1,10 +1,11 @@
-"""Where names live while a program is elaborated: files, templates and comprehensions, each in its parent.
+"""Where names live while a program is elaborated: files, templates and comprehensions, each in its
+parent.
 
-Names are looked up on demand, so the order of statements has no meaning; a name that is needed while
-it is being worked out is defined in terms of itself.
+Names are looked up on demand, so the order of statements has no meaning; a name that is needed
+while it is being worked out is defined in terms of itself.
 
-Example: inside the template ``specialise`` of ``medic.recipe`` the chain of scopes is the template's
-parameters and bindings, then the file's.
+Example: inside the template ``specialise`` of ``medic.recipe`` the chain of scopes is the
+template's parameters and bindings, then the file's.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ Declaration: TypeAlias = "syntax.Binding | syntax.Param | syntax.Template | synt
 
 @dataclass(eq=False)
 class FileContext:
-    """One file of the program. ``read`` are the defaults that some operation read, ``legal`` the fields
-    that they could have been."""
+    """One file of the program. ``read`` are the defaults that some operation read, ``legal`` the
+    fields that they could have been."""
 
     source: Source
     folder: str
@@ -41,8 +42,8 @@ class FileContext:
 
 @dataclass(eq=False)
 class Session:
-    """What the whole elaboration shares. ``evaluate`` and ``declare`` close the circle between the modules
-    that give meaning to expressions, phrases, fields and templates."""
+    """What the whole elaboration shares. ``evaluate`` and ``declare`` close the circle between the
+    modules that give meaning to expressions, phrases, fields and templates."""
 
     sink: Sink
     builder: Builder
@@ -113,10 +114,12 @@ class Scope:
         if name in self.active:
             where = declaration.name.span
             self.sink.error(
-                "E0204", f"`{name}` is defined in terms of itself", where,
+                "E0204",
+                f"`{name}` is defined in terms of itself",
+                where,
                 secondary=(Label(span, "and is needed here"),) if span and span != where else (),
                 help="a name is bound once, from names that do not need it",
-            )  # fmt: skip
+            )
             self.values[name] = POISON
             return POISON
         self.active.add(name)
@@ -142,7 +145,9 @@ class Scope:
 
     def _warn_early_use(self, name: syntax.Name, declaration: syntax.Binding) -> None:
         self.sink.warning(
-            "W0201", f"`{name.text}` is used before its definition", name.span,
+            "W0201",
+            f"`{name.text}` is used before its definition",
+            name.span,
             secondary=(Label(declaration.name.span, "defined here"),),
             help="move the definition up; the order has no meaning, but a reader starts at the top",
-        )  # fmt: skip
+        )

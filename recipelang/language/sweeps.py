@@ -21,8 +21,12 @@ def within_limit(count: int, value: syntax.Value, scope: Scope) -> bool:
     if count <= scope.session.variants:
         return True
     limit = scope.session.variants
-    scope.sink.error("E0505", f"the list has {count} items, more than {limit}", value.span,
-                     help=f"if that is meant, write `budget {{ variants = {count} }}`")  # fmt: skip
+    scope.sink.error(
+        "E0505",
+        f"the list has {count} items, more than {limit}",
+        value.span,
+        help=f"if that is meant, write `budget {{ variants = {count} }}`",
+    )
     return False
 
 
@@ -42,9 +46,12 @@ def comprehension(value: syntax.Each, scope: Scope, place: str) -> Elaborated:
             inner += [outer.child({name.text: item}) for item in items]
         scopes = inner
     named = place and not place.endswith("/")
-    return ManyOf(tuple(
-        each.evaluate(value.value, f"{place}[{i}]" if named else place) for i, each in enumerate(scopes)
-    ))  # fmt: skip
+    return ManyOf(
+        tuple(
+            each.evaluate(value.value, f"{place}[{i}]" if named else place)
+            for i, each in enumerate(scopes)
+        )
+    )
 
 
 def _items(source: syntax.Value, scope: Scope) -> tuple[Elaborated, ...] | Opaque | None:
@@ -54,8 +61,12 @@ def _items(source: syntax.Value, scope: Scope) -> tuple[Elaborated, ...] | Opaqu
     if isinstance(found, Opaque) and isinstance(found.type, ListType):
         return found
     if not is_poison(found):
-        scope.sink.error("E0517", f"`for` goes over a list, found {describe(found)}", source.span,
-                         help="write `[a, b]`, `range(lo, hi, step)` or `seeds(n)`")  # fmt: skip
+        scope.sink.error(
+            "E0517",
+            f"`for` goes over a list, found {describe(found)}",
+            source.span,
+            help="write `[a, b]`, `range(lo, hi, step)` or `seeds(n)`",
+        )
     return None
 
 

@@ -53,15 +53,21 @@ def call_template(
     session.called.add(template)
     if template in session.calling:
         session.sink.error(
-            "E0209", f"`{template.name.text}` calls itself", span,
+            "E0209",
+            f"`{template.name.text}` calls itself",
+            span,
             secondary=(Label(template.name.span, "defined here"),),
             help="templates do not recurse: write the steps, or a list with `for`",
-        )  # fmt: skip
+        )
         return POISON
     session.calls += 1
     if session.calls > LIMIT:
-        session.sink.error("E0505", f"more than {LIMIT} calls of templates", span,
-                           help="templates that call templates twice grow fast: share the result")  # fmt: skip
+        session.sink.error(
+            "E0505",
+            f"more than {LIMIT} calls of templates",
+            span,
+            help="templates that call templates twice grow fast: share the result",
+        )
         return POISON
     values = _bind(target, given, span, scope)
     if values is None:
@@ -80,8 +86,8 @@ def call_template(
 def _prefix(
     template: syntax.Template, values: dict[str, Elaborated], scope: Scope, place: str
 ) -> str:
-    """What the names of the body's steps start with: ``teachers[2]/``, or ``student/score/`` for a call
-    that is not bound to a name."""
+    """What the names of the body's steps start with: ``teachers[2]/``, or ``student/score/`` for a
+    call that is not bound to a name."""
     if place and not place.endswith("/"):
         return f"{place}/"
     if not place:
@@ -122,10 +128,12 @@ def _bind(
         sound = sound and not is_poison(values[name])
     if missing:
         scope.sink.error(
-            "E0511", f"`{template.name.text}` needs `{missing[0]}`", span,
+            "E0511",
+            f"`{template.name.text}` needs `{missing[0]}`",
+            span,
             help=f"write `{template.name.text}({', '.join(f'{n} = ...' for n in missing)})`",
             secondary=(Label(template.name.span, "defined here"),),
-        )  # fmt: skip
+        )
     return values if sound and not missing else None
 
 
@@ -139,8 +147,12 @@ def _bad_argument(
     elif name is None:
         scope.sink.error("E0511", f"`{verb}` takes {len(names)} arguments", span)
     else:
-        scope.sink.error("E0511", f"`{verb}` has no parameter `{name}`", span,
-                         help=did_you_mean(name, names, f"`{verb}` takes none"))  # fmt: skip
+        scope.sink.error(
+            "E0511",
+            f"`{verb}` has no parameter `{name}`",
+            span,
+            help=did_you_mean(name, names, f"`{verb}` takes none"),
+        )
 
 
 # ---------------------------------------------------------------- bodies
@@ -178,8 +190,12 @@ def declare_local(template: syntax.Template, body: Scope) -> None:
             continue
         name = statement.name.text
         if name in body.declared or name in body.values:
-            body.sink.error("E0203", f"`{name}` is bound twice", statement.name.span,
-                            help="a name is bound once; call one of them something else")  # fmt: skip
+            body.sink.error(
+                "E0203",
+                f"`{name}` is bound twice",
+                statement.name.span,
+                help="a name is bound once; call one of them something else",
+            )
         else:
             declared: Declaration = statement
             body.declared[name] = declared
@@ -196,15 +212,24 @@ def check_shape(template: syntax.Template, scope: Scope) -> None:
         seen.add(param.name.text)
     gives = [s for s in template.body if isinstance(s, syntax.Give)]
     if not gives:
-        scope.sink.error("E0306", f"`{template.name.text}` gives nothing", template.name.span,
-                         help="end the template with `give x`")  # fmt: skip
+        scope.sink.error(
+            "E0306",
+            f"`{template.name.text}` gives nothing",
+            template.name.span,
+            help="end the template with `give x`",
+        )
     for extra in gives[1:]:
-        scope.sink.error("E0306", f"`{template.name.text}` gives twice", extra.span,
-                         secondary=(Label(gives[0].span, "first here"),))  # fmt: skip
+        scope.sink.error(
+            "E0306",
+            f"`{template.name.text}` gives twice",
+            extra.span,
+            secondary=(Label(gives[0].span, "first here"),),
+        )
 
 
 def check_alone(target: TemplateValue) -> None:
-    """Check a template that nothing calls, with unknown parameters and a graph that is thrown away."""
+    """Check a template that nothing calls, with unknown parameters and a graph that is thrown
+    away."""
     template, real = target.template, target.scope.session
     session = replace(
         real, builder=Builder(real.builder.seed), gates=[], calling=[template], results={}

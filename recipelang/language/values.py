@@ -1,8 +1,8 @@
 """What an expression of a recipe stands for while it is being elaborated.
 
-Constants are Python numbers, truth values, :class:`Quantity` and :class:`Words`; things with lineage
-are graph nodes; a :class:`Poison` is a value whose fault was reported already, and whatever is made of
-it stays silent.
+Constants are Python numbers, truth values, :class:`Quantity` and :class:`Words`; things with
+lineage are graph nodes; a :class:`Poison` is a value whose fault was reported already, and
+whatever is made of it stays silent.
 
 Example:
     >>> describe(Quantity(7200, "seconds")), describe(True)
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from recipelang.language.scope import Scope
 
 __all__ = [
-    "POISON", "Attached", "Builtin", "Elaborated", "Imported", "ManyOf", "Opaque", "Poison", "Secret",
-    "TemplateValue", "Words", "article", "constant", "describe", "is_measured", "is_poison",
+    "POISON", "Attached", "Builtin", "Elaborated", "Imported", "ManyOf", "Opaque", "Poison",
+    "Secret", "TemplateValue", "Words", "article", "constant", "describe", "is_measured",
+    "is_poison",
 ]  # fmt: skip
 
 

@@ -26,7 +26,8 @@ def form(operation: Operation) -> str:
     """How a recipe writes the operation, optional parts in brackets."""
     words = [operation.verb]
     parts: list[tuple[str, str, bool]] = []
-    for owner in (*operation.operands, *operation.fields):
+    owners: tuple[OperandSpec | FieldSpec, ...] = (*operation.operands, *operation.fields)
+    for owner in owners:
         for word in owner.prepositions:
             parts.append((word, _slot(owner, word), _optional(owner, word)))
     for word, slot, optional in sorted(parts, key=lambda part: bool(part[0])):
@@ -88,7 +89,11 @@ def field_default(spec: FieldSpec) -> str:
     if isinstance(default, Form):
         return show(default)
     text = _shown(default)
-    if spec.units == ("fraction",) and isinstance(default, int | float) and not isinstance(default, bool):
+    if (
+        spec.units == ("fraction",)
+        and isinstance(default, int | float)
+        and not isinstance(default, bool)
+    ):
         return f"{number_text(round(default * 100, 10))}%"
     if spec.kind == "choice":
         return text.strip('"')
@@ -117,7 +122,11 @@ def reference(operation: Operation) -> str:
 
 def _gives(operation: Operation) -> str:
     if operation.result == "Measured":
-        return "a measured value; " + ("lower" if operation.direction == "min" else "higher") + " is better"
+        return (
+            "a measured value; "
+            + ("lower" if operation.direction == "min" else "higher")
+            + " is better"
+        )
     return ScalarType(operation.result).name
 
 
@@ -131,5 +140,7 @@ def _field_lines(spec: FieldSpec) -> list[str]:
         for name in form_names(spec.forms):
             known = schema(spec.forms, name) or form_spec(spec.forms.functions[0])
             args = ", ".join(f"{f.name} = {field_default(f)}" for f in known.fields)
-            lines.append(f"  {'':<20}   {name}({args}): {known.doc.partition(chr(10))[0]}".replace("()", ""))
+            lines.append(
+                f"  {'':<20}   {name}({args}): {known.doc.partition(chr(10))[0]}".replace("()", "")
+            )
     return lines

@@ -1,7 +1,7 @@
 """Finds operations by file name, and imports only those a recipe uses.
 
-``ops/merge/ties_merge.py`` is the verb ``ties-merge``. Folders named in ``RECIPE_OPS`` (separated as
-in ``PATH``) and packages named by the entry-point group ``recipelang.ops`` are searched too.
+``ops/merge/ties_merge.py`` is the verb ``ties-merge``. Folders named in ``RECIPE_OPS`` (separated
+as in ``PATH``) and packages named by the entry-point group ``recipelang.ops`` are searched too.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def _files(folders: Iterable[tuple[Path, str]]) -> dict[str, tuple[Path, str]]:
                 continue
             verb = file.stem.rstrip("_").replace("_", "-")
             if verb in found:
-                raise ValueError(f"the operation {verb!r} is defined in {found[verb][0]} and {file}")
+                raise ValueError(
+                    f"the operation {verb!r} is defined in {found[verb][0]} and {file}"
+                )
             found[verb] = (file, package)
     return found
 

@@ -1,10 +1,11 @@
 """The language by example: every ```recipe block of the Markdown files beside this one.
 
 A fault is announced at the end of its line: ``# error: [E0412] "fragment of the message or help"``
-(or ``warning:``); a line that holds the comment alone speaks of the next one. What is not announced must
-not happen. A ```graph block behind a recipe lists steps by place: operation, operands, and the attributes
-that matter, ``student = ties-merge inputs(a, b) base(c) {density = (0.5, 0.5)}``; ``...`` at its end
-allows further steps. A ```file NAME block adds a file beside the recipe.
+(or ``warning:``); a line that holds the comment alone speaks of the next one. What is not
+announced must not happen. A ```graph block behind a recipe lists steps by place: operation,
+operands, and the attributes that matter, ``student = ties-merge inputs(a, b) base(c) {density =
+(0.5, 0.5)}``; ``...`` at its end allows further steps. A ```file NAME block adds a file beside the
+recipe.
 """
 
 import json
