@@ -8,8 +8,9 @@ Example:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from recipelang.backend import Progress
@@ -17,7 +18,7 @@ from recipelang.data.batch import Batch
 from recipelang.data.encoder import Encoder
 from recipelang.data.packing import Counts
 
-__all__ = ["Evaluated", "Facts", "Report", "Summary", "sample_of"]
+__all__ = ["Evaluated", "Facts", "Report", "Summary", "read_evaluations", "sample_of", "write_evaluations"]
 
 SAMPLE = 256
 """Tokens that a sample shows."""
@@ -61,6 +62,23 @@ class Evaluated:
     step: int
     loss: float
     bits_per_byte: float
+
+
+def read_evaluations(path: Path) -> dict[int, Evaluated]:
+    """The evaluations of an interrupted training, by step; a damaged file is as good as none."""
+    try:
+        rows = [Evaluated(**json.loads(line)) for line in path.read_text().splitlines()]
+    except (OSError, ValueError, TypeError):
+        return {}
+    return {row.step: row for row in rows}
+
+
+def write_evaluations(path: Path, found: Mapping[int, Evaluated]) -> None:
+    """Keep the evaluations beside the training's checkpoint, at once or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(asdict(found[step])) + "\n" for step in sorted(found)))
+    temporary.replace(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,15 @@ from recipelang.ops.train._rules import supervised_by
 from recipelang.ops.train._select import adapted, linear_weights, trained
 from recipelang.run.artifacts import Tensor, store_tensors
 from recipelang.run.data import Rows
-from recipelang.run.reports import Evaluated, Facts, Report, Summary, sample_of
+from recipelang.run.reports import (
+    Evaluated,
+    Facts,
+    Report,
+    Summary,
+    read_evaluations,
+    sample_of,
+    write_evaluations,
+)
 from recipelang.run.schedules import learning_rates, settings
 from recipelang.run.scoring import windows_of
 from recipelang.run.values import ModelValue, RuntimeValue
@@ -255,19 +263,16 @@ def _with_evaluation(
     scored = windows_of(
         replace_template(encoder, data), data, wide, supervised_by(data.format, node.attr("supervise"))
     )
-    sizes, log = token_bytes(encoder.tokenizer), job.checkpoint and job.checkpoint / "evaluations.jsonl"
-    for line in log.read_text().splitlines() if log and log.exists() else []:
-        row = json.loads(line)
-        found[row["step"]] = Evaluated(**row)
+    sizes = token_bytes(encoder.tokenizer)
+    log = job.checkpoint / "evaluations.jsonl" if job.checkpoint else None
+    found |= read_evaluations(log) if log else {}
 
     def evaluate(step: int, score: Callable[[Batch], NDArray[np.float32]]) -> None:
         scores = scored.score(score, sizes)
         row = found[step] = Evaluated(step, scores.loss, scores.bits_per_byte)
         report(row)
         if log:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("a") as file:
-                file.write(json.dumps({"step": step, "loss": row.loss, "bits_per_byte": row.bits_per_byte}) + "\n")
+            write_evaluations(log, found)
 
     steps = {job.steps, *(range(every, job.steps, every) if isinstance(every, int) else ())}
     return replace(job, evaluate=evaluate, evaluate_at=frozenset(steps))
