@@ -70,7 +70,7 @@ def read_header(path: Path) -> Header:
         size = os.fstat(descriptor).st_size
         start = os.pread(descriptor, 8, 0)
         length = int.from_bytes(start, "little")
-        _refuse_other_formats(path, start)
+        _refuse_other_formats(path, start, os.pread(descriptor, 1, 8))
         if len(start) < 8:
             raise _bad(path, f"it has {size} bytes, too few for a header")
         if length > MAX_HEADER:
@@ -154,9 +154,10 @@ def _check_confusable(path: Path, entries: Mapping[str, Entry]) -> None:
             raise _bad(path, f"the tensor names `{readable(other)}` and `{readable(name)}` look the same")
 
 
-def _refuse_other_formats(path: Path, start: bytes) -> None:
+def _refuse_other_formats(path: Path, start: bytes, first: bytes) -> None:
+    """Say what the file is where it does not begin as a header does."""
     for magic, kind in LOOKS_LIKE:
-        if start.startswith(magic) and not (kind == "a pickle" and start[4:8] == b"\0\0\0\0"):
+        if start.startswith(magic) and (first != b"{" or start[4:] != bytes(4)):
             raise _bad(path, f"it is not a safetensors file (it looks like {kind})")
 
 

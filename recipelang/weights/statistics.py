@@ -85,7 +85,8 @@ class KthAccumulator:
         kept = magnitudes[inside]
         self._inside.append(kept)
         self._kept += kept.size
-        self._at_low.append(int(np.count_nonzero(magnitudes == self._low)))
+        at_low = 0 if self._low == self._high else int(np.count_nonzero(magnitudes == self._low))
+        self._at_low.append(at_low)
         self._at_high.append(int(np.count_nonzero(magnitudes == self._high)))
 
     def end_pass(self, again: Callable[[int], Floats]) -> None:

@@ -1,0 +1,126 @@
+"""Folders: shards and indexes that point elsewhere, pickles, and configurations that name code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from recipelang.diagnostics import RecipeError
+from recipelang.weights.folder import INDEX, Folder
+
+CONFIG = {"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 2}
+
+
+def sharded(folder: Path, table: dict[str, str] | None = None) -> Path:
+    """A folder of two shards, with this index or the right one."""
+    save_file({"a": np.zeros(2, np.float32)}, folder / "one.safetensors")
+    save_file({"b": np.ones(2, np.float32)}, folder / "two.safetensors")
+    right = {"a": "one.safetensors", "b": "two.safetensors"}
+    (folder / INDEX).write_text(json.dumps({"weight_map": right if table is None else table}))
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+def code_of(folder: Path) -> tuple[str, str]:
+    """The code and message of the refusal."""
+    with pytest.raises(RecipeError) as caught:
+        Folder.open(folder)
+    found = caught.value.diagnostics[0]
+    assert found.message.isprintable()
+    return found.code, found.message
+
+
+def test_shards_are_one_model(tmp_path: Path) -> None:
+    """Two shards and their index give one table; ranges are read from the right file."""
+    model = Folder.open(sharded(tmp_path))
+    assert list(model.tensors) == ["a", "b"]
+    assert model.read("b", 1, 2).tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    "name", ["../x.safetensors", "/etc/passwd", "C:\\x", "a/b", ".hidden", "", "-x", "a\0b", "x\n"]
+)
+def test_shard_names_are_plain_file_names(name: str, tmp_path: Path) -> None:
+    """An index that points anywhere but beside itself is E0725."""
+    code, message = code_of(sharded(tmp_path, {"a": name}))
+    assert code == "E0725"
+    assert "must be a plain file name" in message
+
+
+def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
+    """A shard that is a link to a file outside is E0725; the hub's cache layout is not."""
+    outside = tmp_path / "secret.safetensors"
+    save_file({"a": np.zeros(2, np.float32)}, outside)
+    inside = tmp_path / "model"
+    inside.mkdir()
+    (inside / "config.json").write_text(json.dumps(CONFIG))
+    (inside / "model.safetensors").symlink_to(outside)
+    assert code_of(inside)[0] == "E0725"
+    cache = tmp_path / "models--x--y"
+    (cache / "blobs").mkdir(parents=True)
+    outside.rename(cache / "blobs" / "abc")
+    snapshot = cache / "snapshots" / "rev"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text(json.dumps(CONFIG))
+    (snapshot / "model.safetensors").symlink_to(cache / "blobs" / "abc")
+    assert list(Folder.open(snapshot).tensors) == ["a"]
+
+
+def test_index_and_shards_must_agree(tmp_path: Path) -> None:
+    """A missing shard, a tensor the index lacks or misplaces, and a tensor in two shards are E0726."""
+    folder = sharded(tmp_path, {"a": "one.safetensors", "b": "three.safetensors"})
+    assert code_of(folder)[0] == "E0726"
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"a": "two.safetensors", "b": "one.safetensors"}}))
+    assert "`a`" in code_of(folder)[1]
+    save_file({"a": np.zeros(2, np.float32)}, folder / "two.safetensors")
+    code, message = code_of(folder)
+    assert code == "E0726"
+    assert "defined twice" in message
+
+
+def test_pickles_are_refused_with_the_command_that_converts(tmp_path: Path) -> None:
+    """A folder with pickle weights alone is E0727, and the pickle is not run."""
+    canary = tmp_path / "canary"
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nmkdir\n(V" + str(canary).encode() + b"\ntR.")
+    with pytest.raises(RecipeError) as caught:
+        Folder.open(tmp_path)
+    assert caught.value.diagnostics[0].code == "E0727"
+    assert "weights_only=True" in caught.value.diagnostics[0].help
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ('{"auto_map": {"AutoModel": "x.Y"}}', "E0729", "auto_map"),
+        ('{"_attn_implementation_internal": "a/b"}', "E0729", "_attn_implementation_internal"),
+        ('{"trust_remote_code": true}', "E0729", "trust_remote_code"),
+        ('{"num_hidden_layers": 1000000000}', "E0728", "num_hidden_layers"),
+        ('{"hidden_size": -1}', "E0728", "hidden_size"),
+        ('{"hidden_size": NaN}', "E0728", "NaN"),
+        ('{"hidden_size": "8"}', "E0728", "hidden_size"),
+        ('{"hidden_size": 8, "hidden_size": 9}', "E0728", "defined twice"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "E0728", "nested too deeply"),
+        ("\ufeff{}", "E0728", "not JSON"),
+        ("[]", "E0728", "an object"),
+    ],
+)
+def test_hostile_configurations(text: str, code: str, words: str, tmp_path: Path) -> None:
+    """A configuration that names code or holds absurd values is refused, with the field named."""
+    (tmp_path / "config.json").write_text(text, encoding="utf-8")
+    found, message = code_of(tmp_path)
+    assert found == code
+    assert words in message
+
+
+def test_tied_head_in_the_file_is_the_embedding(tmp_path: Path) -> None:
+    """A stored copy of a tied head is not a tensor of its own."""
+    arrays = {n: np.zeros((2, 2), np.float32) for n in ("model.embed_tokens.weight", "lm_head.weight")}
+    save_file(arrays, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"tie_word_embeddings": True}))
+    assert list(Folder.open(tmp_path).tensors) == ["model.embed_tokens.weight"]

@@ -1,0 +1,106 @@
+"""The writer: canonical bytes in any order, digests, shards, and going on after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from recipelang.types import TensorInfo
+from recipelang.weights.shards import index_json, layout
+from recipelang.weights.writer import JOURNAL, ModelWriter
+
+ARRAYS = {f"t{i}": np.arange(i, i + 5, dtype=np.float32) for i in range(4)}
+TABLE = {name: TensorInfo("F32", array.shape) for name, array in ARRAYS.items()}
+
+
+def write(writer: ModelWriter, name: str) -> None:
+    """A tensor in two pieces."""
+    writer.write(name, 0, ARRAYS[name][:2])
+    writer.write(name, 2, ARRAYS[name][2:])
+
+
+def test_any_order_gives_the_same_bytes(tmp_path: Path) -> None:
+    """The file, its digest and the tensors' digests do not depend on the order of writing."""
+    results = []
+    for number, order in enumerate((sorted(ARRAYS), sorted(ARRAYS, reverse=True))):
+        writer = ModelWriter(tmp_path / str(number), TABLE)
+        for name in order:
+            write(writer, name)
+        results.append(writer.finish())
+    first, second = results
+    data = first.shards[0].path.read_bytes()
+    assert data == second.shards[0].path.read_bytes()
+    assert first.tensors == second.tensors
+    assert first.shards[0].digest == hashlib.sha256(data).hexdigest()
+    for name, row in first.tensors.items():
+        raw = data[row.offset : row.offset + 20]
+        assert raw == ARRAYS[name].tobytes()
+        assert row.digest == hashlib.sha256(raw).hexdigest()
+        assert row.shard == first.shards[0].digest
+    loaded = load_file(first.shards[0].path)
+    assert all(np.array_equal(loaded[name], array) for name, array in ARRAYS.items())
+    length = int.from_bytes(data[:8], "little")
+    assert length % 8 == 0
+    assert json.loads(data[8 : 8 + length])["__metadata__"] == {"format": "pt"}
+
+
+def test_large_models_are_cut_into_shards(tmp_path: Path) -> None:
+    """No file holds more than the limit, and the index names each tensor's file."""
+    writer = ModelWriter(tmp_path, TABLE, max_shard_bytes=45)
+    for name in ARRAYS:
+        write(writer, name)
+    written = writer.finish()
+    assert [s.path.name for s in written.shards] == [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    assert sorted(load_file(written.shards[1].path)) == ["t2", "t3"]
+    index = json.loads(index_json(layout(TABLE, 45)))
+    assert index["weight_map"]["t3"] == "model-00002-of-00002.safetensors"
+    assert index["metadata"]["total_size"] == 80
+
+
+def test_a_killed_writer_is_gone_on_with(tmp_path: Path) -> None:
+    """Complete tensors stay, half ones and damaged ones are written again, and the bytes are the same."""
+    killed = ModelWriter(tmp_path / "a", TABLE, identity="k")
+    write(killed, "t0")
+    write(killed, "t1")
+    killed.write("t2", 0, ARRAYS["t2"][:2])
+    killed.close()
+    with (tmp_path / "a" / JOURNAL).open("ab") as journal:
+        journal.write(b'{"name": "t3", "dig')
+    file = tmp_path / "a" / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[len(data) - 80] ^= 1  # the first byte of t0
+    file.write_bytes(bytes(data))
+    again = ModelWriter(tmp_path / "a", TABLE, identity="k")
+    assert [name for name in TABLE if again.finished(name)] == ["t1"]
+    whole = ModelWriter(tmp_path / "b", TABLE, identity="k")
+    for writer in (again, whole):
+        for name in TABLE:
+            if not writer.finished(name):
+                write(writer, name)
+    assert again.finish().shards[0].digest == whole.finish().shards[0].digest
+    assert not (tmp_path / "a" / JOURNAL).exists()
+
+
+def test_another_identity_starts_over(tmp_path: Path) -> None:
+    """What was written for another action key is not taken over."""
+    killed = ModelWriter(tmp_path, TABLE, identity="one")
+    write(killed, "t0")
+    killed.close()
+    other = ModelWriter(tmp_path, TABLE, identity="two")
+    assert not other.finished("t0")
+    other.close()
+
+
+def test_finishing_early_is_an_error(tmp_path: Path) -> None:
+    """A model with missing tensors is never finished; an empty tensor needs no bytes."""
+    writer = ModelWriter(tmp_path / "a", TABLE)
+    with pytest.raises(ValueError, match="4 tensors"):
+        writer.finish()
+    writer.close()
+    empty = ModelWriter(tmp_path / "b", {"e": TensorInfo("F32", (0, 3))})
+    assert empty.finish().tensors["e"].digest == hashlib.sha256().hexdigest()
