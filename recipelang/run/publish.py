@@ -22,7 +22,9 @@ from uuid import uuid4
 from recipelang.diagnostics import fault
 from recipelang.run.values import AdapterValue, ModelValue
 from recipelang.store.files import ensure_folder, sync_file, sync_folder, translated
-from recipelang.store.model import StoredModel
+from recipelang.weights.checkpoint import Checkpoint
+from recipelang.weights.safetensors import read_header
+from recipelang.weights.stored import StoredModel
 
 __all__ = ["MARKER", "Publication", "check_place", "is_published", "publish_all", "resolve"]
 
@@ -163,52 +165,64 @@ def _write_model(value: ModelValue, folder: Path) -> None:
             (folder / name).write_bytes(content)
         else:
             copy_file(content, folder / name)
-    shards = _whole_shards(value)
-    if shards is None:
-        from recipelang.run.weights_file import write_weights
+    if not _copy_shards(value.checkpoint, folder):
+        _write_weights(value.checkpoint, folder)
 
-        write_weights(value.checkpoint, folder)
-        return
-    store, table = shards
-    digests = sorted(set(table.values()))
+
+def _copy_shards(model: Checkpoint, folder: Path) -> bool:
+    """Copy the stored shards, where they hold this model's tensors and no others."""
+    if not isinstance(model, StoredModel):
+        return False
+    table = {name: tensor.shard for name, tensor in model.manifest.tensors.items()}
+    for digest in set(table.values()):
+        held = read_header(model.object_path(digest)).entries
+        if set(held) != {name for name, shard in table.items() if shard == digest}:
+            return False
+    digests = sorted(set(table.values()), key=lambda d: min(n for n, s in table.items() if s == d))
     names = {d: _shard_name(i, len(digests)) for i, d in enumerate(digests, 1)}
     for digest, name in names.items():
-        copy_file(store.store.object_path(digest), folder / name)
+        copy_file(model.object_path(digest), folder / name)
     if len(digests) > 1:
-        total = sum(info.bytes for info in value.checkpoint.tensors.values())
+        total = sum(info.bytes for info in model.tensors.values())
         rows = {tensor: names[digest] for tensor, digest in sorted(table.items())}
-        index = {"metadata": {"total_size": total}, "weight_map": rows}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        _write_index(folder, total, rows)
+    return True
 
 
 def _shard_name(number: int, count: int) -> str:
     return "model.safetensors" if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
 
 
-def _whole_shards(value: ModelValue) -> tuple[StoredModel, dict[str, str]] | None:
-    """The stored shards, where they hold this model's tensors and no others, under the same names."""
-    model = value.checkpoint
-    if not isinstance(model, StoredModel):
-        return None
-    from recipelang.weights.safetensors import read_header
+def _write_index(folder: Path, total: int, rows: dict[str, str]) -> None:
+    index = {"metadata": {"total_size": total}, "weight_map": rows}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
-    table = {name: tensor.shard for name, tensor in model.manifest.tensors.items()}
-    for digest in set(table.values()):
-        if not digest:
-            return None
-        held = read_header(model.store.object_path(digest)).entries
-        if set(held) != {name for name, shard in table.items() if shard == digest}:
-            return None
-    return model, table
+
+def _write_weights(model: Checkpoint, folder: Path) -> None:
+    """Stream the tensors of a source, or of a model with its adapter baked in."""
+    from recipelang.weights.engine import run_region
+    from recipelang.weights.writer import ModelWriter
+
+    writer = ModelWriter(folder, model.tensors)
+    try:
+        run_region([(model, writer)])
+        written = writer.finish()
+    finally:
+        writer.close()
+    for shard in written.shards:
+        shard.path.chmod(0o644)
+    if len(written.shards) > 1:
+        total = sum(info.bytes for info in model.tensors.values())
+        files = {shard.digest: shard.path.name for shard in written.shards}
+        _write_index(folder, total, {n: files[t.shard] for n, t in sorted(written.tensors.items())})
 
 
 def _write_adapter(value: AdapterValue, folder: Path) -> None:
-    from recipelang.run.weights_file import write_tensors
-
+    """The two files of PEFT."""
     config = json.dumps(dict(value.checkpoint.config), indent=2, ensure_ascii=False)
+    _write_weights(value.checkpoint, folder)
+    os.rename(folder / "model.safetensors", folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(config + "\n", encoding="utf-8")
-    names = tuple(value.checkpoint.tensors)
-    write_tensors(value.checkpoint, names, folder / "adapter_model.safetensors")
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -137,7 +137,9 @@ class ModelWriter:
         return Written(table, shards)
 
     def close(self) -> None:
-        """Stop without finishing: what is complete stays for the next run."""
+        """Stop without finishing: what is complete stays for the next run. Once closed, it stays so."""
+        if not self._files:
+            return
         for follower in self._followers:
             follower.stop()
         for descriptor in (*self._files.values(), self._journal):

@@ -1,0 +1,149 @@
+"""Runs a region of weight operations: one streaming pass over the tensors, its results stored.
+
+What a killed pass has written stays in the store's ``work`` folder under the outputs' identity, and
+the next run goes on from it.
+
+Example: ``merge(session, region)`` gives the artifacts of the region's outputs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from recipelang.diagnostics import fault
+from recipelang.ir.graph import Node
+from recipelang.lineage.keys import digest
+from recipelang.passes.state import Region
+from recipelang.run.events import StepProgress
+from recipelang.run.opening import open_value
+from recipelang.run.session import Session, place_of
+from recipelang.run.values import AdapterValue, ModelValue
+from recipelang.store.artifact import Manifest
+from recipelang.types import AdapterType, DeltaType
+from recipelang.weights.checkpoint import Checkpoint
+from recipelang.weights.engine import RegionProgress, run_region
+from recipelang.weights.region import Operand, Step, make_step
+from recipelang.weights.writer import ModelWriter
+
+__all__ = ["external_inputs", "inner_id", "merge", "store_checkpoint"]
+
+
+def inner_id(key: str) -> str:
+    """The content id of a step that exists a block at a time only: weight operations are exact, so
+    their key says what they give."""
+    return digest("recipelang/inner/1", {"key": key})
+
+
+def external_inputs(session: Session, region: Region) -> tuple[Node, ...]:
+    """What a region reads, in order, each once. A delta is never stored for another region to read: it
+    is computed again from its own inputs."""
+    found: dict[Node, None] = {}
+    stack = list(reversed(region.nodes))
+    seen: set[Node] = set()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node in region.nodes or isinstance(node.type, DeltaType):
+            stack.extend(reversed(node.inputs))
+        else:
+            found[node] = None
+    return tuple(found)
+
+
+def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Node, str]:
+    """Compute these outputs of a region, whose inputs are there; returns their artifacts.
+
+    Raises RecipeError.
+    """
+    memo: dict[Node, Operand] = {}
+    steps = {node: _operand(session, node, region, memo) for node in outputs}
+    identity = digest(
+        "recipelang/work/1",
+        {
+            "steps": [session.step(n).step_id for n in outputs],
+            "in": [session.ids[n] for n in external_inputs(session, region)],
+        },
+    )
+    place = place_of(session.step(outputs[-1]))
+
+    def report(told: RegionProgress) -> None:
+        session.listener(
+            StepProgress(place, told.tensors, told.of, told.bytes_written, "bytes")
+        )
+
+    folder = session.store.root / "work" / identity
+    made: dict[Node, str] = {}
+    with ExitStack() as stack:
+        writers = {}
+        for i, node in enumerate(outputs):
+            writer = ModelWriter(folder / str(i), steps[node].tensors, identity=identity)
+            stack.callback(writer.close)
+            writers[node] = writer
+        run_region([(steps[node], writers[node]) for node in outputs], report=report)
+        for node in outputs:
+            step = steps[node]
+            kind = "delta" if isinstance(step, Step) and isinstance(step.type, DeltaType) else "model"
+            made[node] = _keep(session, writers[node], step, kind)
+            session.work[node] = folder
+    return made
+
+
+def store_checkpoint(session: Session, node: Node, checkpoint: Checkpoint) -> str:
+    """Store an open checkpoint whole, resuming what a killed run has written."""
+    place = place_of(session.step(node))
+    folder = session.store.root / "work" / session.keys[node].digest
+    writer = ModelWriter(folder, checkpoint.tensors, identity=session.keys[node].digest)
+    try:
+        run_region(
+            [(checkpoint, writer)],
+            report=lambda told: session.listener(
+                StepProgress(place, told.tensors, told.of, told.bytes_written, "bytes")
+            ),
+        )
+        session.work[node] = folder
+        return _keep(session, writer, checkpoint, "model")
+    finally:
+        writer.close()
+
+
+def _keep(session: Session, writer: ModelWriter, result: Operand, kind: str) -> str:
+    """Take the finished shards into the store, then files, then the manifest."""
+    written = writer.finish()
+    store = session.store
+    for shard in written.shards:
+        store.adopt(shard.path, shard.digest)
+    files = {name: _put(session, content) for name, content in result.files.items()}
+    config = json.dumps(dict(result.config), indent=2, sort_keys=True, ensure_ascii=False)
+    files["config.json"] = store.put_bytes(config.encode())
+    return store.put_manifest(Manifest(kind, written.tensors, files))
+
+
+def _put(session: Session, content: Path | bytes) -> str:
+    store = session.store
+    return store.put_bytes(content) if isinstance(content, bytes) else store.put_file(content)
+
+
+def _operand(session: Session, node: Node, region: Region, memo: dict[Node, Operand]) -> Operand:
+    """A step of the region, or the open checkpoint of what comes from outside."""
+    if node in memo:
+        return memo[node]
+    if node in region.nodes or isinstance(node.type, DeltaType):
+        operation = session.plan.state.lookup(node.op)
+        assert operation is not None
+        operands: Mapping[str, list[Operand]] = {
+            role: [_operand(session, n, region, memo) for n in nodes] for role, nodes in node.operands
+        }
+        memo[node] = made = make_step(operation, operands, dict(node.attrs))
+        return made
+    value = open_value(session, node)
+    if not isinstance(value, ModelValue | AdapterValue):
+        raise fault("E0901", f"`{node.op}` cannot be read as weights")
+    if isinstance(node.type, AdapterType) and "peft_type" not in value.checkpoint.config:
+        raise fault("E0733", f"`{session.plan.state.place(node)}` is not a LoRA adapter")
+    memo[node] = value.checkpoint
+    return value.checkpoint

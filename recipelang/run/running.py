@@ -1,0 +1,301 @@
+"""A whole run: check, plan, execute, judge the gates, publish, report.
+
+Example:
+    >>> outcome = run_recipe(Path("medic.recipe"), RunOptions(targets=("student",)))  # doctest: +SKIP
+    >>> outcome.exit_code  # doctest: +SKIP
+    0
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from recipelang.diagnostics import Diagnostic, Label, RecipeError, Sink
+from recipelang.ir.graph import Node
+from recipelang.lineage.lockfile import Lock, lock_path, read_lock
+from recipelang.plan.schedule import Plan
+from recipelang.program import GateRoot, Program, PublishRoot, nodes_of
+from recipelang.run.events import Event, Listener
+from recipelang.run.executor import execute
+from recipelang.run.gates import GateResult, evaluate_gate
+from recipelang.run.keeping import Keeper, LockedChange, locked_fault
+from recipelang.run.locking import changed_places
+from recipelang.run.opening import open_value
+from recipelang.run.publish import Publication, check_place, publish_all, resolve
+from recipelang.run.record import new_run, run_folder, write_run
+from recipelang.run.results import Outcome, markdown, results_json
+from recipelang.run.session import Session
+from recipelang.run.values import AdapterValue, Measurement, ModelValue, Table
+from recipelang.store import Store
+from recipelang.store.files import ensure_folder
+from recipelang.store.locks import collection_lock
+from recipelang.store.view import View
+
+__all__ = ["RunOptions", "run_program", "run_recipe"]
+
+
+def _silent(event: Event) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line says: see ``recipe run --help``. ``settings`` are those of ``--set``;
+    ``write_lock`` is ``--lock``."""
+
+    targets: tuple[str, ...] = ()
+    backend: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    write_lock: bool = False
+    locked: bool = False
+    offline: bool = False
+
+
+def run_recipe(path: Path, options: RunOptions, listener: Listener = _silent) -> Outcome:
+    """Run the recipe in a file. Faults are in the outcome; an interrupt is raised, with everything
+    that was finished kept."""
+    from recipelang.checking import check
+
+    checked = check(path, dict(options.settings))
+    if checked.program is not None and not options.offline:
+        from recipelang.run.fetching import fetch_missing
+
+        try:
+            if fetch_missing(checked.program, path.parent, listener):
+                checked = check(path, dict(options.settings))
+        except RecipeError as error:
+            return _refused(error.diagnostics, checked.sink)
+    if checked.program is None or checked.sink.has_errors:
+        return _refused((), checked.sink)
+    try:
+        outcome = run_program(checked.program, path, options, listener)
+    except RecipeError as error:
+        return _refused(error.diagnostics, checked.sink)
+    return replace(outcome, diagnostics=(*checked.sink, *outcome.diagnostics))
+
+
+def _refused(diagnostics: tuple[Diagnostic, ...], sink: Sink) -> Outcome:
+    """A run that was not started."""
+    sink.extend(diagnostics)
+    if any(d.code == "E0854" for d in diagnostics):
+        return Outcome(3, tuple(sink))
+    return Outcome(sink.exit_code, tuple(sink))
+
+
+def run_program(
+    program: Program, path: Path, options: RunOptions, listener: Listener = _silent
+) -> Outcome:
+    """Run a checked program. Raises RecipeError for what speaks against the run before it starts."""
+    from recipelang.plan.make import make_plan
+
+    _check_targets(program, options.targets)
+    store = Store.open_for(path)
+    before = read_lock(lock_path(path))
+    view = View(store, before, path.absolute().parent)
+    plan = make_plan(
+        program, options.targets, view, backend=options.backend, preferred=before.backend
+    )
+    errors = [d for d in plan.diagnostics if d.severity == "error"]
+    if errors:
+        raise RecipeError(*plan.diagnostics)
+    for root in plan.publishes:
+        _at(root, lambda root=root: check_place(resolve(root.uri, root.folder), root.overwrite))
+    if plan.to_run or store.writable:
+        store.prepare()
+    record = new_run(path, targets=options.targets, params=dict(options.settings))
+    session = Session(
+        plan, store, view, listener, record.id, wanted=options.backend,
+        named=options.backend or plan.backend or before.backend,
+    )
+    writes = not options.locked and (not options.settings or options.write_lock)
+    params = dict(options.settings) if options.write_lock else {}
+    keeper = Keeper(session, record, path, before, writes, options.locked, params=params)
+    return _carry_out(session, keeper)
+
+
+def _check_targets(program: Program, targets: tuple[str, ...]) -> None:
+    """Raises RecipeError E0857 for a name that the recipe does not bind to something to build."""
+    from difflib import get_close_matches
+
+    from recipelang.diagnostics import fault
+
+    for name in targets:
+        if name not in program.bindings:
+            near = get_close_matches(name, program.bindings, 1)
+            hint = f"did you mean `{near[0]}`?" if near else "name a binding of the recipe"
+            raise fault("E0857", f"the recipe has no binding `{name}`", help=hint)
+        if not nodes_of(program.bindings[name]):
+            raise fault("E0857", f"`{name}` is a constant, nothing is built for it")
+
+
+def _at(root: PublishRoot, work: object) -> None:
+    """Do something for a publish; its complaints are reported there."""
+    assert callable(work)
+    try:
+        work()
+    except RecipeError as error:
+        label = Label(root.span)
+        found = (d if d.primary else replace(d, primary=label) for d in error.diagnostics)
+        raise RecipeError(*found) from error
+
+
+def _carry_out(session: Session, keeper: Keeper) -> Outcome:
+    """Steps, gates, publishes, report."""
+    store = session.store
+    guard = collection_lock(store.root) if (store.root / "lock").is_dir() else nullcontext()
+    try:
+        with guard:
+            keeper.check_locked()
+            wrong = execute(session, keeper)
+            outcome = _judge(session, keeper, wrong)
+    except LockedChange as change:
+        outcome = Outcome(3, locked_fault((change.place,)).diagnostics)
+        return _finish(session, keeper, outcome, "locked")
+    except KeyboardInterrupt:
+        keeper.close("interrupted")
+        raise
+    except RecipeError as error:  # the store itself failed: nothing more can be kept
+        return _finish(session, keeper, Outcome(4, error.diagnostics), "failed")
+    ending = {0: "done", 3: "gate", 4: "failed"}[outcome.exit_code]
+    return _finish(session, keeper, outcome, ending)
+
+
+def _judge(session: Session, keeper: Keeper, wrong: tuple[Diagnostic, ...]) -> Outcome:
+    """Gates after all steps; publishes after all gates."""
+    plan = session.plan
+    measured = _measured(session)
+    tables = _tables(session)
+    places = plan.state.program.places
+    gates = tuple(
+        evaluate_gate(gate, measured, {node: places.get(node) or _describe(node, places) for node in measured})
+        for gate in plan.gates
+        if all(node in measured for node in (*nodes_of(gate.left), *nodes_of(gate.right)))
+    )  # fmt: skip
+    named = {places.get(node) or _describe(node, places): m for node, m in measured.items()}
+    outcome = Outcome(0, wrong, tables=tables, measured=named, gates=gates, built=_built(session))
+    if wrong:
+        return replace(outcome, exit_code=4)
+    failed = [(root, gate) for root, gate in zip(plan.gates, gates, strict=True) if gate.hard and not gate.passed]
+    if failed:
+        found = tuple(_gate_fault(root, gate) for root, gate in failed)
+        return replace(outcome, exit_code=3, diagnostics=(*wrong, *found))
+    keeper.save()
+    try:
+        published = _publish(session, keeper)
+    except RecipeError as error:
+        return replace(outcome, exit_code=4, diagnostics=(*wrong, *error.diagnostics))
+    return replace(outcome, published=published)
+
+
+def _gate_fault(root: GateRoot, gate: GateResult) -> Diagnostic:
+    message = f"the gate does not hold: {gate.left:.4g} {gate.op} {gate.right:.4g}"
+    notes = tuple(f"{name}: {m.value:.4g} [{m.low:.4g}, {m.high:.4g}]" for name, m in gate.measured)
+    return Diagnostic(
+        "E0858", "error", message, Label(root.span, gate.message), (), notes,
+        help="nothing was published; everything that was built is in the store",
+    )  # fmt: skip
+
+
+def _describe(node: Node, places: Mapping[Node, str]) -> str:
+    """A measure without a name: ``perplexity of student on dev``."""
+    model, data = node.one("model"), node.one("data")
+    text = f"{node.op} of {places.get(model, 'a model') if model else 'a model'}"
+    return f"{text} on {places.get(data, 'data')}" if data else text
+
+
+def _measured(session: Session) -> dict[Node, Measurement]:
+    """The measures of gates and of targets, by lowered node, where they could be taken."""
+    plan = session.plan
+    nodes = [n for gate in plan.gates for n in (*nodes_of(gate.left), *nodes_of(gate.right))]
+    nodes += [s.lowered for s in plan.steps if s.kind == "measure" and s.node in plan.state.targets]
+    found: dict[Node, Measurement] = {}
+    for lowered in dict.fromkeys(nodes):
+        node = plan.step(lowered).node
+        if node in session.ids and node not in session.failed:
+            value = open_value(session, node)
+            assert isinstance(value, Measurement)
+            found[lowered] = value
+    return found
+
+
+def _tables(session: Session) -> dict[str, Table]:
+    plan, found = session.plan, {}
+    for step in plan.steps:
+        if step.kind == "evaluate" and step.node in plan.state.targets and step.node in session.ids:
+            value = open_value(session, step.node)
+            assert isinstance(value, Table)
+            found[step.place or "evaluate"] = value
+    return found
+
+
+def _built(session: Session) -> dict[str, str]:
+    """The artifacts of the targets that are models and adapters, by place."""
+    state = session.plan.state
+    return {
+        state.place(node) or node.op: session.ids[node]
+        for node in state.targets
+        if node in session.ids and session.store.manifest(session.ids[node]) is not None
+        and session.step(node).kind in ("train", "weights", "choose", "source")
+    }  # fmt: skip
+
+
+def _publish(session: Session, keeper: Keeper) -> tuple[Path, ...]:
+    publications: list[Publication] = []
+    for root in session.plan.publishes:
+        step = session.plan.step(root.what)
+        value = open_value(session, step.node)
+        assert isinstance(value, ModelValue | AdapterValue)
+        target = resolve(root.uri, root.folder)
+        publications.append(
+            Publication(value, target, root.overwrite, step.place, keeper.recipe.name)
+        )
+    return publish_all(publications)
+
+
+# ---------------------------------------------------------------- the end
+
+
+def _finish(session: Session, keeper: Keeper, outcome: Outcome, ending: str) -> Outcome:
+    """Close the record, write the lock for the last time, and the run's report."""
+    changed = changed_places(keeper.before, keeper.lock()) if keeper.writes_lock else ()
+    try:
+        if keeper.writes_lock:
+            keeper.save()
+    except RecipeError as error:
+        outcome = replace(outcome, exit_code=4, diagnostics=(*outcome.diagnostics, *error.diagnostics))
+    keeper.close(ending)
+    outcome = replace(outcome, record=keeper.record, changed=changed)
+    if not session.store.writable:
+        return outcome
+    try:
+        return _write_report(session, outcome)
+    except (OSError, RecipeError):
+        note = "the run's report could not be written"
+        return replace(outcome, notes=(*outcome.notes, note))
+
+
+def _write_report(session: Session, outcome: Outcome) -> Outcome:
+    from recipelang.run.plotting import plot_losses
+
+    assert outcome.record is not None
+    folder = run_folder(session.store, outcome.record.id)
+    ensure_folder(folder)
+    plot, notes = False, list(outcome.notes)
+    for place, summary in session.summaries.items():
+        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in place)
+        (folder / f"losses-{name}.jsonl").write_text(summary.to_jsonl(), encoding="utf-8")
+    if session.summaries:
+        histories = {place: summary.history for place, summary in session.summaries.items()}
+        plot = plot_losses(histories, folder / "losses.png")
+        if not plot:
+            notes.append("no loss plot: matplotlib is not installed (`pip install 'recipelang[plot]'`)")
+    outcome = replace(outcome, folder=folder, notes=tuple(notes))
+    (folder / "report.md").write_text(markdown(outcome, plot), encoding="utf-8")
+    text = json.dumps(results_json(outcome), indent=1, ensure_ascii=False) + "\n"
+    (folder / "results.json").write_text(text, encoding="utf-8")
+    write_run(session.store, outcome.record)
+    return outcome
