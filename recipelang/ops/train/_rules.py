@@ -35,6 +35,7 @@ def check_training(step: Typed, model: str, data: str = "data", over: str = "ove
         raise Fault("E0565", "`every` asks for evaluations, but there is nothing to evaluate on",
                     at="every", help="name the data: `over notes.holdout`")  # fmt: skip
     _check_schedule(step)
+    _check_choice(step)
     student = step.one(model)
     if isinstance(student, ModelType) and student.tensors is not None:
         _check_trained(step, student.tensors)
@@ -69,28 +70,38 @@ def _texts(value: Attr) -> tuple[str, ...]:
     return tuple(str(v) for v in value) if isinstance(value, tuple) else ()
 
 
+def _check_choice(step: Typed) -> None:
+    """Whole tensors are not chosen beside an adapter."""
+    train, freeze = _texts(step.fields.get("train", ("all",))), _texts(step.fields.get("freeze"))
+    if isinstance(step.fields.get("adapter"), Form) and (train != ("all",) or freeze):
+        at = "freeze" if freeze else "train"
+        raise Fault(
+            "E0566", f"`{at}` chooses whole tensors, but an adapter is trained", at=at,
+            help='choose with the adapter: `lora(targets = ["q_proj"])`',
+        )  # fmt: skip
+
+
 def _check_trained(step: Typed, tensors: Mapping[str, TensorInfo]) -> None:
     """Patterns must match something, and something must be left to train."""
     adapter = step.fields.get("adapter")
-    train, freeze = _texts(step.fields.get("train", ("all",))), _texts(step.fields.get("freeze"))
     if isinstance(adapter, Form):
-        if train != ("all",) or freeze:
-            at = "freeze" if freeze else "train"
-            raise Fault("E0566", f"`{at}` chooses whole tensors, but an adapter is trained", at=at,
-                        help="choose with the adapter: `lora(targets = [\"q_proj\"])`")  # fmt: skip
         for target in _texts(adapter.get("targets", ("all-linear",))):
             if not adapted(tensors, (target,)):
-                raise Fault("E0562", f"no linear layer of the model matches `{target}`",
-                            at="adapter", label="matches nothing",
-                            help=f"the model has {_examples(tensors)}")  # fmt: skip
+                raise Fault(
+                    "E0562", f"no linear layer of the model matches `{target}`", at="adapter",
+                    label="matches nothing", help=f"the model has {_examples(tensors)}",
+                )  # fmt: skip
         return
+    train, freeze = _texts(step.fields.get("train", ("all",))), _texts(step.fields.get("freeze"))
     for at, patterns in (("train", train), ("freeze", freeze)):
         for pattern in unmatched(tensors, patterns):
-            raise Fault("E0563", f"no tensor of the model matches `{pattern}`", at=at,
-                        label="matches nothing", help=f"the model has {_examples(tensors)}")  # fmt: skip
+            raise Fault(
+                "E0563", f"no tensor of the model matches `{pattern}`", at=at,
+                label="matches nothing", help=f"the model has {_examples(tensors)}",
+            )  # fmt: skip
     if not trained(tensors, train, freeze):
-        raise Fault("E0563", "nothing is left to train", at="freeze" if freeze else "train",
-                    help="freeze less")  # fmt: skip
+        at = "freeze" if freeze else "train"
+        raise Fault("E0563", "nothing is left to train", at=at, help="freeze less")
 
 
 def _examples(tensors: Mapping[str, TensorInfo]) -> str:
