@@ -1,8 +1,8 @@
 """The recipe graph: a hash-consed SSA DAG of pure steps.
 
-A node is an operation with operands by role, constant attributes and a typed result. Equal nodes are
-the same object, so sharing common steps is construction. Source spans and names are side tables of
-the :class:`~recipelang.program.Program`, never part of a node.
+A node is an operation with operands by role, constant attributes and a typed result. Equal nodes
+are the same object, so sharing common steps is construction. Source spans and names are side tables
+of the :class:`~recipelang.program.Program`, never part of a node.
 
 Example:
     >>> g = Graph()
@@ -22,15 +22,15 @@ from recipelang.values import Attr
 __all__ = ["Graph", "Node", "walk"]
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Node:
     """One step. Nodes compare by identity; make them with :meth:`Graph.node` only.
 
     ``operands`` maps each role to its nodes, in the order of the operation's declaration; absent
-    optional roles are missing. ``attrs`` are the resolved fields, sorted by name, defaults included;
-    a per-input field is a tuple along the inputs. ``hints`` never change what the result means
-    (micro-batch, checkpoint interval) and are not part of the identity of the node. ``type`` is what
-    is known of the result.
+    optional roles are missing. ``attrs`` are the resolved fields, sorted by name, defaults
+    included; a per-input field is a tuple along the inputs. ``hints`` never change what the result
+    means (micro-batch, checkpoint interval) and are not part of the identity of the node. ``type``
+    is what is known of the result.
     """
 
     op: str
@@ -39,6 +39,11 @@ class Node:
     attrs: tuple[tuple[str, Attr], ...]
     hints: tuple[tuple[str, Attr], ...]
     type: Type | None
+
+    def __repr__(self) -> str:
+        """Short: a whole repr would print every step below, once for each path to it."""
+        operands = ", ".join(f"{role}({len(nodes)})" for role, nodes in self.operands)
+        return f"<{self.op}@{self.version} {operands}>"
 
     def role(self, name: str) -> tuple[Node, ...]:
         """The operands of a role; empty when absent."""

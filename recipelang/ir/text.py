@@ -23,7 +23,7 @@ from recipelang.types import Type
 from recipelang.values import Attr, Form, Quantity
 from recipelang.values import show as show_value
 
-__all__ = ["parse", "show", "show_node"]
+__all__ = ["parse", "parse_named", "show", "show_node"]
 
 
 # ---------------------------------------------------------------- printing
@@ -79,6 +79,13 @@ ESCAPES = {"n": "\n", "t": "\t"}
 
 def parse(text: str, path: str = "<graph>", graph: Graph | None = None) -> tuple[Node, ...]:
     """The roots of a graph's text. Raises RecipeError E0902 with the line that cannot be read."""
+    return parse_named(text, path, graph)[0]
+
+
+def parse_named(
+    text: str, path: str = "<graph>", graph: Graph | None = None
+) -> tuple[tuple[Node, ...], dict[str, Node]]:
+    """The roots, and every result by its name (``student``, ``0``)."""
     source = Source(path, text)
     graph = Graph() if graph is None else graph
     env: dict[str, Node] = {}
@@ -94,7 +101,7 @@ def parse(text: str, path: str = "<graph>", graph: Graph | None = None) -> tuple
             _define(reader, graph, env)
         if reader.peek() != ("end", ""):
             raise reader.wrong("the end of the line")
-    return tuple(roots)
+    return tuple(roots), {name.removeprefix("%"): node for name, node in env.items()}
 
 
 def _define(reader: _Line, graph: Graph, env: dict[str, Node]) -> None:
@@ -246,7 +253,6 @@ class _Line:
     def type(self) -> Type | None:
         """``: Model<llama 113.3M bf16>``, up to the end of the line or a comment."""
         self.sign(":")
-        self.peek()
         text = self.text[self.at :].partition("#")[0]
         try:
             found = parse_type(text.strip())
