@@ -189,8 +189,16 @@ class ScalarType:
 
 
 Type: TypeAlias = (
-    "ModelType | AdapterType | DeltaType | DatasetType | SplitType | TokenizerType | MeasuredType"
-    " | TableType | ListType | ScalarType"
+    ModelType
+    | AdapterType
+    | DeltaType
+    | DatasetType
+    | SplitType
+    | TokenizerType
+    | MeasuredType
+    | TableType
+    | ListType
+    | ScalarType
 )
 
 

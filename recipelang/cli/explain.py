@@ -23,10 +23,9 @@ def run(args: argparse.Namespace) -> int:
 
     found = page(args.code)
     if found is None:
-        from recipelang.language.suggest import nearest
-
-        near = nearest(args.code.upper(), codes())
-        hint = f"did you mean `recipe explain {near}`?" if near else "codes look like `E0412`"
+        near = max(codes(), key=lambda code: _shared(code, args.code.upper()))
+        like = _shared(near, args.code.upper()) > 2
+        hint = f"did you mean `recipe explain {near}`?" if like else "codes look like `E0412`"
         print(f"error: no page for `{args.code}`\n   = help: {hint}", file=sys.stderr)
         return 1
     if args.format == "json":
@@ -45,3 +44,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(found.text.rstrip())
     return 0
+
+
+def _shared(one: str, other: str) -> int:
+    """The length of the common beginning of two codes."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 5)

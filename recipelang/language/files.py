@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import cast
 
 from recipelang.diagnostics import Label, Source
 from recipelang.language import syntax
@@ -142,7 +143,7 @@ def mentioned(tree: object) -> Iterator[str]:
         if isinstance(item, syntax.Ref):
             yield item.parts[0].text
         elif isinstance(item, tuple):
-            stack.extend(reversed(item))
+            stack.extend(reversed(cast("tuple[object, ...]", item)))
         elif type(item).__module__ == syntax.__name__:
-            names = type(item).__slots__  # type: ignore[attr-defined]
+            names = cast("tuple[str, ...]", getattr(item, "__slots__", ()))
             stack.extend(getattr(item, name) for name in reversed(names) if name != "span")

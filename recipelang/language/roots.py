@@ -144,15 +144,16 @@ def _place(statement: syntax.Publish, scope: Scope) -> Words | None:
             help='write `publish x to "folder"`',
         )
         return None
-    if len(clause.operands) > 1:
+    if len(clause.operands) != 1:
         scope.sink.error(
             "E0508",
             "`to` takes one place",
-            clause.operands[1].span,
+            clause.span,
             help="write one `publish` for each place",
         )
         return None
-    where = scope.evaluate(clause.operands[0])
+    (written,) = clause.operands
+    where = scope.evaluate(written)
     if isinstance(where, Words) and where.text.strip():
         return where
     if not is_poison(where) and not isinstance(where, Opaque):
@@ -161,7 +162,7 @@ def _place(statement: syntax.Publish, scope: Scope) -> Words | None:
             f"a place is a text, found {describe(where)}"
             if not isinstance(where, Words)
             else "the place is empty",
-            clause.operands[0].span,
+            written.span,
             help='write `publish x to "folder"`',
         )
     return None

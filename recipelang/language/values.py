@@ -103,8 +103,22 @@ class Builtin:
 
 
 Elaborated: TypeAlias = (
-    "Node | Arithmetic | ManyOf | bool | int | float | Words | Quantity | Form | Secret | Opaque"
-    " | Poison | Attached | TemplateValue | Imported | Builtin"
+    Node
+    | Arithmetic
+    | ManyOf
+    | bool
+    | int
+    | float
+    | Words
+    | Quantity
+    | Form
+    | Secret
+    | Opaque
+    | Poison
+    | Attached
+    | TemplateValue
+    | Imported
+    | Builtin
 )
 
 

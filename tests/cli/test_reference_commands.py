@@ -1,0 +1,140 @@
+"""`recipe check`, `recipe explain` and `recipe ops`, and an operation that is added by one file."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recipelang.checking import check_text
+from recipelang.cli import main
+from recipelang.ops import registry
+from recipelang.ops.reference import form, reference
+
+OPERATION = '''
+"""toy-merge: an operation of a test."""
+
+from typing import Annotated
+
+from recipelang.ops.spec import (
+    BLOCK, BY_ORIGIN, FROM, SUBJECT, WITH, Fraction, Model, PerInput, PerTensor, Range, operation,
+)
+from recipelang.types import ModelType, TensorInfo
+
+INFO = TensorInfo("F32", (2, 2))
+TENSORS = {f"model.layers.{i}.{part}.weight": INFO for i in (0, 1) for part in ("attn", "mlp")}
+
+
+def toys(step):
+    return ModelType({}, TENSORS)
+
+
+@operation(kind="source", result="Model", result_type=toys)
+def toy(size: Annotated[int, Range(1, 9), "how large"] = 1) -> None:
+    """A model out of nothing."""
+
+
+@operation(kind="weights", result="Model", origin="base", result_type=toys)
+def toy_merge(
+    inputs: Annotated[list[Model], SUBJECT, WITH, "what to merge"],
+    base: Annotated[Model, FROM, BY_ORIGIN, "what it started from"],
+    share: Annotated[PerInput[PerTensor[Fraction]], BLOCK, Range(0, 1), "share of each"] = 0.5,
+) -> None:
+    """Merge toys. They stay toys."""
+'''
+
+
+@pytest.fixture
+def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with two operation files, searched by the registry."""
+    folder = tmp_path / "operations"
+    folder.mkdir()
+    (folder / "toy.py").write_text(OPERATION)
+    (folder / "toy_merge.py").write_text(OPERATION)
+    monkeypatch.setenv("RECIPE_OPS", str(folder))
+    registry.clear()
+    yield folder
+    monkeypatch.delenv("RECIPE_OPS")
+    registry.clear()
+
+
+def codes(text: str) -> list[str]:
+    """The codes of a recipe's faults."""
+    return [d.code for d in check_text(text).sink]
+
+
+def test_one_file_adds_an_operation(toys: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A new file is seen by `check`, by suggestions, by `recipe ops` and by the reference."""
+    assert codes("a = toy { size = 2 }\nb = toy-merge a from a") == []
+    assert "did you mean `toy-merge`?" in [d.help for d in check_text("b = toy-merg 3").sink]
+    operation = registry.lookup("toy-merge")
+    assert operation is not None
+    assert form(operation) == "toy-merge MODEL with MODEL and ... [from MODEL] { ... }"
+    assert "Fraction in [0, 1], by tensor, on each input or in the block [50%]" in reference(
+        operation
+    )
+    assert main(["ops"]) == 0
+    assert "toy-merge                Merge toys" in capsys.readouterr().out
+    assert main(["ops", "toy-merge", "--format", "json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["operations"][0]["fields"][0]["name"] == "share"
+    assert main(["ops", "toy-mrge"]) == 1
+    assert "did you mean `recipe ops toy-merge`?" in capsys.readouterr().err
+
+
+def test_patterns_that_match_no_tensor(toys: Path) -> None:
+    """A pattern of `per` is checked against the tensors of the model where they are known."""
+    start = "a = toy { size = 2 }\n"
+    assert codes(start + 'b = toy-merge a from a { share = per { "attn" = 0.1, "*" = 1 } }') == []
+    checked = check_text(start + 'b = toy-merge a from a { share = per { "attm" = 0.1, "*" = 1 } }')
+    assert [(d.code, d.help) for d in checked.sink] == [("E0514", "did you mean `attn`?")]
+    partly = start + 'b = toy-merge a(share = per { "ml" = 0.1 }) from a'
+    assert codes(partly) == ["E0514"]
+    assert codes(start + 'b = toy-merge a from a { share = per { "*.mlp.*" = 0.1 } }') == []
+
+
+def test_check_reports_and_exits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sound files are named on stdout with 0; faults stand on stderr with 1; files alone give 2."""
+    good, bad, missing = tmp_path / "good.recipe", tmp_path / "bad.recipe", tmp_path / "no.recipe"
+    good.write_text("rate = 1e-5\n")
+    bad.write_text("rate = rte\nother = 2h + 3\n")
+    assert main(["check", str(good)]) == 0
+    assert capsys.readouterr().out == f"{good}: sound\n"
+    assert main(["check", str(good), str(bad)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == f"{good}: sound\n"
+    assert "error[E0201]" in printed.err
+    assert "error[E0402]" in printed.err
+    assert main(["check", str(missing)]) == 2
+    assert main(["check", str(good), "--set", "rate"]) == 1
+    capsys.readouterr()
+    assert main(["check", str(bad), "--format", "json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["schema"] == "recipelang/check/1"
+    assert [d["code"] for d in report["diagnostics"]] == ["E0201", "E0402"]
+    assert report["diagnostics"][0]["primary"]["span"]["start"] == {
+        "line": 1,
+        "column": 8,
+        "offset": 7,
+    }
+
+
+def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
+    """A page is printed whole; an unknown code offers the nearest."""
+    assert main(["explain", "e0412"]) == 0
+    assert capsys.readouterr().out.startswith("# E0412: ")
+    assert main(["explain", "E0412", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["code"] == "E0412"
+    assert main(["explain", "E0419"]) == 1
+    assert "did you mean `recipe explain E041" in capsys.readouterr().err
+
+
+def test_every_operation_has_a_reference() -> None:
+    """Each verb has a form, a documentation and a page; each of its fields says what it is."""
+    for verb in registry.verbs():
+        operation = registry.lookup(verb)
+        assert operation is not None
+        assert form(operation).startswith(verb)
+        assert operation.doc
+        assert reference(operation)
+        assert [f.name for f in operation.fields if not f.doc] == []
