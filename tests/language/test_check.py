@@ -137,7 +137,7 @@ def _python(script: str, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_settings_replace_parameters(folder: Path) -> None:
-    """`--set` gives a parameter another value, read as the language does; unknown names are faults."""
+    """`--set` gives a parameter another value, read as the language does, and only that."""
     text = 'param rate: Float = 1e-5\nparam window: Tokens = 1k\nparam name: Text = "a"\n'
     checked = check_text(text, {"rate": "2 * 1e-4", "window": "4k", "name": "b c"})
     assert checked.program is not None
