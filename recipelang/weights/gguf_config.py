@@ -16,6 +16,7 @@ from recipelang.weights.config import check_config
 from recipelang.weights.gguf_header import GgufHeader
 from recipelang.weights.gguf_names import ARCHITECTURES
 from recipelang.weights.safetensors import open_regular
+from recipelang.weights.strict_json import readable
 
 __all__ = ["config_of", "shortest"]
 
@@ -25,7 +26,8 @@ def config_of(header: GgufHeader) -> dict[str, object]:
     architecture = header.value("general.architecture")
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise fault(
-            "E0731", f"`{header.path}` holds the architecture `{architecture}`, which is not read from GGUF",
+            "E0731", f"`{header.path}` holds the architecture `{readable(str(architecture))}`, "
+            "which is not read from GGUF",
             help=f"known: {', '.join(ARCHITECTURES)}; other models are read from safetensors folders",
         )  # fmt: skip
     heads = _whole(header, "attention.head_count")
@@ -170,6 +172,6 @@ def _llama3_factors(theta: float, head_dim: int, factor: float, original: int) -
 
 def _unknown(header: GgufHeader, what: str) -> Exception:
     return fault(
-        "E0731", f"`{header.path}` has {what}, which is not read from GGUF",
+        "E0731", f"`{header.path}` has {readable(what, 200)}, which is not read from GGUF",
         help="use the safetensors folder of the same model",
     )  # fmt: skip

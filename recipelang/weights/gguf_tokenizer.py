@@ -15,6 +15,7 @@ import json
 
 from recipelang.diagnostics import RecipeError, fault
 from recipelang.weights.gguf_header import GgufHeader
+from recipelang.weights.strict_json import readable
 
 __all__ = ["chat_template", "tokenizer_files", "tokens"]
 
@@ -208,6 +209,6 @@ def _tokenizer_config(header: GgufHeader, words: list[str], template: str | None
 
 def _unknown(header: GgufHeader, what: str) -> RecipeError:
     return fault(
-        "E0731", f"`{header.path}` has {what}, which is not read from GGUF",
+        "E0731", f"`{header.path}` has {readable(what, 200)}, which is not read from GGUF",
         help="use the safetensors folder of the same model",
     )  # fmt: skip

@@ -60,7 +60,7 @@ HOSTILE = {
     ),
     "deep nesting": (framed(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "nested too deeply"),
     "NaN": (framed(b'{"a":NaN}'), "not a number"),
-    "too many tensors": (framed(b"{" + b",".join(b'"%d":0' % i for i in range(500_001)) + b"}"), "the limit is 500000"),
+    "too many tensors": (framed(b"{" + b",".join(b'"%d":{"data_offsets":0}' % i for i in range(500_001)) + b"}"), "the limit of 500000"),
     "pickle": (b"\x80\x04\x95\x20\x00\x00\x00\x00\x00\x00\x00}.", "looks like a pickle"),
     "zip": (b"PK\x03\x04" + b"\0" * 20, "looks like a zip"),
     "gguf": (b"GGUF" + b"\0" * 20, "looks like a GGUF"),
