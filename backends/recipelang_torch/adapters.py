@@ -22,7 +22,9 @@ from torch import nn
 from recipelang.backend import AdapterPlan
 from recipelang.diagnostics import fault
 from recipelang.weights.kernels.uniform_bits import dropout_keys, threshold
+from recipelang_torch import products
 from recipelang_torch.arrays import from_numpy, uniform_bits, wide
+from recipelang_torch.products import matmul
 
 __all__ = ["Dropout", "LoraLinear", "attach"]
 
@@ -53,7 +55,7 @@ class Dropout:
 
 
 class _AdaptedProduct(torch.autograd.Function):
-    """``x W^T + bias + scale * (z A^T) B^T`` with no gradient to W; ``z`` is the dropped ``x``, or ``x``."""
+    """``x W^T + bias + scale * (z A^T) B^T``, no gradient to W; ``z`` is the dropped ``x``, or ``x``."""
 
     @staticmethod
     def forward(
@@ -61,9 +63,10 @@ class _AdaptedProduct(torch.autograd.Function):
     ) -> Any:
         flat, dropped = x.reshape(-1, x.shape[-1]), z.reshape(-1, z.shape[-1])
         low_a, low_b = a.to(x.dtype), b.to(x.dtype)
-        inner = dropped @ low_a.T
-        out = nn.functional.linear(flat, weight, bias)
-        out.addmm_(inner, low_b.T, alpha=scale)
+        inner = matmul(dropped, low_a.T)
+        out = _sum_of_products(flat, weight.T, inner, low_b.T, scale)
+        if bias is not None:
+            out += bias
         ctx.save_for_backward(dropped, inner, weight, low_a, low_b)
         ctx.scale, ctx.shape, ctx.shared = scale, x.shape, z is x
         return out.view(*x.shape[:-1], -1)
@@ -72,18 +75,26 @@ class _AdaptedProduct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         dropped, inner, weight, low_a, low_b = ctx.saved_tensors
         grad = grads[0].reshape(-1, grads[0].shape[-1])
-        back = (grad @ low_b).mul_(ctx.scale)
-        grad_b = (grad.T @ inner).to(wide(grad.dtype)).mul_(ctx.scale)
-        grad_a = (back.T @ dropped).to(wide(grad.dtype))
+        back = matmul(grad, low_b)
+        grad_b = matmul(grad.T, inner).to(wide(grad.dtype)).mul_(ctx.scale)
+        grad_a = matmul(back.T, dropped).to(wide(grad.dtype)).mul_(ctx.scale)
         grad_x = grad_z = None
-        if ctx.needs_input_grad[0]:
-            grad_x = grad @ weight
-            if ctx.shared:
-                grad_x.addmm_(back, low_a)
-            grad_x = grad_x.view(ctx.shape)
-        if not ctx.shared and ctx.needs_input_grad[1]:
-            grad_z = (back @ low_a).view(ctx.shape)
+        if ctx.needs_input_grad[0] and ctx.shared:
+            grad_x = _sum_of_products(grad, weight, back, low_a, ctx.scale).view(ctx.shape)
+        elif ctx.needs_input_grad[0]:
+            grad_x = matmul(grad, weight).view(ctx.shape)
+            grad_z = matmul(back, low_a).mul_(ctx.scale).view(ctx.shape)
         return grad_x, grad_z, None, None, grad_a, grad_b, None
+
+
+def _sum_of_products(
+    a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """``a b + scale * c d`` in the dtype of ``a``; widened, it is rounded once."""
+    if products.widens(a.dtype, a.device.type):
+        out = a.float() @ b.float()
+        return out.addmm_(c.float(), d.float(), alpha=scale).to(a.dtype)
+    return (a @ b).addmm_(c, d, alpha=scale)
 
 
 class LoraLinear(nn.Module):

@@ -21,7 +21,9 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
+from recipelang_torch import products
 from recipelang_torch.arrays import wide
+from recipelang_torch.shard import place
 
 __all__ = ["attention_for", "sharpen"]
 
@@ -57,10 +59,14 @@ AttentionInterface.register(SOFTCAP, _softcap_attention)
 AttentionMaskInterface.register(SOFTCAP, sdpa_mask)
 
 
-def attention_for(model_class: Any, config: Any) -> str:
-    """The attention that a model's class is built with: torch's fused one wherever the class allows it."""
+def attention_for(model_class: Any, config: Any, dtype: torch.dtype = torch.float32) -> str:
+    """The attention a model's class is built with: torch's fused one wherever the class allows it."""
     if model_class._supports_sdpa:
-        return "sdpa"
+        return (
+            products.ATTENTION
+            if products.widens(dtype, "cpu") and place().type == "cpu"
+            else "sdpa"
+        )
     return SOFTCAP if getattr(config, "attn_logit_softcapping", None) else "eager"
 
 

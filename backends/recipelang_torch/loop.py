@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from recipelang.backend import Progress, Trained, TrainingJob
 from recipelang.data.batch import Batch
+from recipelang.diagnostics import fault
 from recipelang.objectives import Positions, Term, resolve
 from recipelang_torch import adapters, decode, models, shard, state
 from recipelang_torch.arrays import XP, from_numpy, to_numpy, wide
@@ -57,30 +58,44 @@ class _Micro:
 
 
 def run(job: TrainingJob, report: Callable[[Progress], None], device: torch.device) -> Trained:
-    """Carry the job out, from its checkpoint if there is one. Raises RecipeError E0803, E0804, E0852, E07."""
-    with shard.repeatable(device):
-        prepared = _prepare(job, device)
-        history = _resume(prepared)
-        written = time.monotonic()
-        for step in range(len(history), job.steps):
-            batch = job.batch(step)
-            loss, divisor = _accumulate(prepared, batch, step)
-            norm = prepared.optimizer.step(job.lr[step], divisor)
-            _publish_masters(prepared)
-            tokens = (history[-1].tokens if history else 0) + int((batch.segments > 0).sum())
-            history.append(Progress(step + 1, job.steps, loss, norm, job.lr[step], tokens))
-            if job.checkpoint is not None and time.monotonic() - written >= job.checkpoint_seconds:
-                state.save(
-                    job.checkpoint, state.State(prepared.optimizer.tensors(), tuple(history))
-                )
-                written = time.monotonic()
-            report(history[-1])
-            if job.evaluate is not None and step + 1 in job.evaluate_at:
-                job.evaluate(
-                    step + 1, lambda part: decode.score(prepared.model, part).astype(np.float32)
-                )
-        tensors = {name: to_numpy(master) for name, master in prepared.optimizer.masters.items()}
-    return Trained(tensors, tuple(history))
+    """Carry the job out, from its checkpoint if there is one.
+
+    Raises RecipeError E0803, E0804, E0806, E0852, E07.
+    """
+    try:
+        with shard.repeatable(device):
+            return _train(job, report, device)
+    except torch.OutOfMemoryError as reason:
+        raise fault(
+            "E0806", "the device ran out of memory in training",
+            help="shorten `length`, or set `micro_batch` or `recompute`",
+        ) from reason  # fmt: skip
+
+
+def _train(job: TrainingJob, report: Callable[[Progress], None], device: torch.device) -> Trained:
+    """The steps that are left to do. A step is evaluated before it is saved, so that a run killed
+    between the two evaluates it again rather than never."""
+    prepared = _prepare(job, device)
+    history = _resume(prepared)
+    written = time.monotonic()
+    for step in range(len(history), job.steps):
+        batch = job.batch(step)
+        loss, divisor = _accumulate(prepared, batch, step)
+        norm = prepared.optimizer.step(job.lr[step], divisor)
+        _publish_masters(prepared)
+        tokens = (history[-1].tokens if history else 0) + int((batch.segments > 0).sum())
+        history.append(Progress(step + 1, job.steps, loss, norm, job.lr[step], tokens))
+        report(history[-1])
+        if job.evaluate is not None and step + 1 in job.evaluate_at:
+            job.evaluate(
+                step + 1, lambda part: decode.score(prepared.model, part).astype(np.float32)
+            )
+        if job.checkpoint is not None and time.monotonic() - written >= job.checkpoint_seconds:
+            saved = state.State(prepared.optimizer.tensors(), tuple(history))
+            state.save(job.checkpoint, saved)
+            written = time.monotonic()
+    masters = prepared.optimizer.masters
+    return Trained({name: to_numpy(master) for name, master in masters.items()}, tuple(history))
 
 
 def _prepare(job: TrainingJob, device: torch.device) -> _Run:

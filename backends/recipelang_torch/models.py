@@ -31,7 +31,7 @@ from recipelang.data.batch import Batch
 from recipelang.diagnostics import RecipeError, fault
 from recipelang.types import TensorInfo
 from recipelang.weights.checkpoint import Checkpoint
-from recipelang_torch import exact
+from recipelang_torch import exact, products
 from recipelang_torch.arrays import DTYPES, from_numpy, wide
 
 __all__ = ["Decoder", "Inputs", "Unsupported", "inputs", "isolates", "load", "trial"]
@@ -157,7 +157,7 @@ def _fill(
 ) -> Any:
     """The module over these very tensors (no copy where the dtype fits). Raises Unsupported."""
     parsed, made = _classes(config)
-    attention = exact.attention_for(made, parsed)
+    attention = exact.attention_for(made, parsed, dtype)
     with _silence():
         try:
             module, report = made.from_pretrained(
@@ -214,6 +214,7 @@ def load(model: Checkpoint, precision: Precision, device: torch.device) -> Decod
     except Unsupported as reason:
         raise refused(str(reason)) from reason
     exact.sharpen(module, dtype)
+    products.prepare(module, dtype, device)
     return Decoder(module, device, dtype)
 
 

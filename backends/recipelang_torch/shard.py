@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["devices", "place", "positions_at_once", "repeatable", "rows_at_once"]
 
 _CPU_ROOM = 4 << 30
-_CPU_LOGITS = 16 << 20
-_GPU_LOGITS = 512 << 20
-"""Bytes for activations on a CPU, and for a chunk of float32 logits on a CPU and a GPU."""
+_NEAR_LOGITS = 16 << 20
+_LOGITS = 512 << 20
+"""Bytes for activations on a CPU, and for a chunk of float32 logits near the cache and elsewhere."""
 
 
 def place() -> torch.device:
@@ -83,7 +83,8 @@ def rows_at_once(
 
 
 def positions_at_once(model: Decoder) -> int:
-    """How many positions' logits exist together: on a CPU few enough to stay near the cache."""
-    vocabulary = model.module.get_output_embeddings().weight.shape[0]
-    room = _CPU_LOGITS if model.device.type == "cpu" else _GPU_LOGITS
-    return max(16, room // (4 * vocabulary))
+    """How many positions' logits exist together: on a CPU few enough to stay near the cache,
+    unless each chunk makes a gradient of the whole output matrix."""
+    weight = model.module.get_output_embeddings().weight
+    near = model.device.type == "cpu" and not weight.requires_grad
+    return max(16, (_NEAR_LOGITS if near else _LOGITS) // (4 * weight.shape[0]))
