@@ -212,7 +212,7 @@ class Builder:
 def _key(
     operation: Operation, roles: Mapping[str, tuple[Node, ...]], values: Mapping[str, Attr]
 ) -> object:
-    kinds = tuple((name, repr(value)) for name, value in sorted(values.items()))
+    kinds = tuple((name, repr(value)) for name, value in values.items())
     return operation.verb, operation.version, tuple(roles.items()), kinds
 
 

@@ -143,6 +143,8 @@ def read_block(
 
 def _fill_from_defaults(operation: Operation, scope: Scope, owner: Owner, given: Given) -> None:
     context = scope.file
+    if not context.defaults:
+        return
     files = scope
     while files.parent is not None:
         files = files.parent

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from typing import cast
 
 from recipelang.diagnostics import Label, Source
@@ -144,6 +145,14 @@ def mentioned(tree: object) -> Iterator[str]:
             yield item.parts[0].text
         elif isinstance(item, tuple):
             stack.extend(reversed(cast("tuple[object, ...]", item)))
-        elif type(item).__module__ == syntax.__name__:
-            names = cast("tuple[str, ...]", getattr(item, "__slots__", ()))
-            stack.extend(getattr(item, name) for name in reversed(names) if name != "span")
+        else:
+            stack.extend(getattr(item, name) for name in _children(type(item)))
+
+
+@cache
+def _children(kind: type) -> tuple[str, ...]:
+    """The fields of a kind of syntax node that may hold names, last first, or none."""
+    if kind.__module__ != syntax.__name__ or kind in (syntax.Number, syntax.Text, syntax.Name):
+        return ()
+    names = cast("tuple[str, ...]", getattr(kind, "__slots__", ()))
+    return tuple(n for n in reversed(names) if n not in ("span", "op", "op_span", "preposition"))
