@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ MAX_DEPTH = 64
 """The deepest nesting of a JSON row."""
 MAX_COLUMNS = 1000
 FORMATS = (".jsonl", ".csv", ".txt")
+NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+"""An escaped NUL in JSON text, and not an escaped backslash before other letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ def _jsonl(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[Row]:
             if line.count("[") + line.count("{") > MAX_DEPTH:
                 _check_depth(line)
             value: object = json.loads(line, object_pairs_hook=_object, parse_constant=_constant)
+            if "\\u" in line:
+                _check_escapes(value)
         except (ValueError, RecursionError) as error:
             what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             raise bad_line(path, number, f"not a JSON object: {what[:1].lower()}{what[1:]}",
@@ -140,25 +145,26 @@ def _check_depth(line: str) -> None:
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object without duplicate keys, whose strings are text that UTF-8 can hold."""
-    found: dict[str, object] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key `{key}` stands twice")
-        for part in (key, *(value if isinstance(value, list) else [value])):  # type: ignore[misc]
-            if isinstance(part, str):
-                _check_text(part)
-        found[key] = value
+    """An object without duplicate keys."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [key for key, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key `{twice}` stands twice")
     if len(found) > MAX_COLUMNS:
         raise ValueError(f"it has more than {MAX_COLUMNS} keys")
     return found
 
 
-def _check_text(text: str) -> None:
-    if "\0" in text:
+def _check_escapes(value: object) -> None:
+    """Refuse what only escapes can put into a string: a NUL, or half of a surrogate pair."""
+    text = json.dumps(value, ensure_ascii=False)
+    if NUL.search(text):
         raise ValueError("a string holds a NUL")
-    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-        raise ValueError("a string holds half of a surrogate pair")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a string holds half of a surrogate pair") from None
 
 
 def _constant(name: str) -> object:

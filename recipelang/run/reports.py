@@ -47,7 +47,8 @@ class Facts:
             f"batch; {self.supervised_share:.1%} supervised",
         ]
         if c.long:
-            found.append(f"{c.long:,} documents are longer than a row; {c.lost_tokens:,} tokens are left out")
+            kept = f"{c.lost_tokens:,} tokens are left out" if c.lost_tokens else "they are split into pieces"
+            found.append(f"{c.long:,} documents are longer than a row; {kept}")
         if c.lost_ends:
             found.append(f"{c.lost_ends:,} documents lost their end, so the model does not see them stop")
         if c.unsupervised:

@@ -35,6 +35,8 @@ BAD_LINES = {
     "nul": '{"text": "\\u0000"}',
     "surrogate": '{"text": "\\ud800"}',
     "surrogate in a list": '{"text": ["\\udfff"]}',
+    "surrogate deeper": '{"text": [["\\udfff"]]}',
+    "nul deeper": '{"text": [["a\\u0000"]]}',
     "deep": '{"text": ' + "[" * (MAX_DEPTH + 5) + "]" * (MAX_DEPTH + 5) + "}",
     "very deep": '{"text": ' + "[" * 200_000 + "]" * 200_000 + "}",
     "long number": '{"text": ' + "9" * 10_000 + "}",
@@ -100,6 +102,12 @@ def test_json_round_trip(tmp_path_factory: pytest.TempPathFactory, texts: list[s
     data = "".join(json.dumps({"text": t}, ensure_ascii=len(t) % 2 == 0) + "\n" for t in texts)
     path = write(tmp_path_factory.mktemp("rows"), "a.jsonl", data)
     assert [row.values["text"] for row in read_rows(path)] == texts
+
+
+def test_escaped_backslashes_are_no_nul(tmp_path: Path) -> None:
+    """The text backslash, u, 0000 is a text like any other."""
+    path = write(tmp_path, "a.jsonl", json.dumps({"text": "\\u0000 é"}) + "\n")
+    assert [row.values["text"] for row in read_rows(path)] == ["\\u0000 é"]
 
 
 def test_missing_and_foreign_files(tmp_path: Path) -> None:
