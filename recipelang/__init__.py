@@ -1,6 +1,7 @@
 """recipelang: a compiler for model recipes.
 
-The Python API; nothing heavy is imported until it is needed.
+The Python API; nothing heavy is imported until it is needed. (``recipelang.plan`` and
+``recipelang.run`` are packages, so the functions say what they plan and run.)
 
 Example:
     >>> import recipelang
@@ -11,16 +12,17 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib import import_module
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from recipelang.checking import Checked
+    from recipelang.plan.schedule import Plan
     from recipelang.program import Program
+    from recipelang.run.results import Outcome
 
-__all__ = ["check", "check_text", "load", "plan", "run"]
+__all__ = ["check", "check_text", "load", "plan_recipe", "run_recipe"]
 
 
 def check(path: str | Path, settings: Mapping[str, str] | None = None) -> Checked:
@@ -54,11 +56,25 @@ def load(path: str | Path, settings: Mapping[str, str] | None = None) -> Program
     return checked.program
 
 
-def plan(program: Program, *args: Any, **options: Any) -> Any:
-    """What a run of the program would do: see ``recipelang.plan``."""
-    return import_module("recipelang.plan").plan(program, *args, **options)
+def plan_recipe(
+    program: Program, targets: Collection[str] = (), *, backend: str | None = None
+) -> Plan:
+    """What a run of the program would do: see :func:`recipelang.plan.plan`."""
+    from recipelang.plan import plan as implementation
+
+    return implementation(program, targets, backend=backend)
 
 
-def run(program: Program, *args: Any, **options: Any) -> Any:
-    """Carry the program out: see ``recipelang.run``."""
-    return import_module("recipelang.run").run(program, *args, **options)
+def run_recipe(
+    path: str | Path,
+    targets: Collection[str] = (),
+    *,
+    backend: str | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Carry a recipe out; faults are in the outcome: see :func:`recipelang.run.running.run_recipe`."""
+    from recipelang.run.running import RunOptions
+    from recipelang.run.running import run_recipe as implementation
+
+    options = RunOptions(targets=tuple(targets), backend=backend, settings=dict(settings or {}))
+    return implementation(Path(path), options)
