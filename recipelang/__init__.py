@@ -72,7 +72,7 @@ def run_recipe(
     backend: str | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Carry a recipe out; faults are in the outcome: see :func:`recipelang.run.running.run_recipe`."""
+    """Carry a recipe out; faults are in the outcome: see :mod:`recipelang.run.running`."""
     from recipelang.run.running import RunOptions
     from recipelang.run.running import run_recipe as implementation
 
