@@ -1,6 +1,7 @@
 """recipelang on torch: any causal language model that transformers has a class for.
 
-No model is fetched, no code of a repository is run, and the process's number of threads stays as it is.
+No model is fetched, no code of a repository is run, and the process's number of threads stays as it
+is.
 
 Example:
     >>> backend().name

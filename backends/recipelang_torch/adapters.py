@@ -1,9 +1,9 @@
 """LoRA inside a transformers model: trained in float32 beside frozen weights.
 
-``y = W x + scale * B (A drop(x))`` (Hu et al. 2021, arXiv 2106.09685). W stays in its stored dtype and
-gets no gradient. A (rank, in) and B (out, rank) are float32 (float64 at F64) and are rounded to the
-compute dtype where they enter a product. One autograd node does a whole adapted layer: the low-rank
-part is added by the matrix product itself, and the input is kept once for both.
+``y = W x + scale * B (A drop(x))`` (Hu et al. 2021, arXiv 2106.09685). W stays in its stored dtype
+and gets no gradient. A (rank, in) and B (out, rank) are float32 (float64 at F64) and are rounded to
+the compute dtype where they enter a product. One autograd node does a whole adapted layer: the
+low-rank part is added by the matrix product itself, and the input is kept once for both.
 
 Example:
     >>> layer = LoraLinear(nn.Linear(4, 3), torch.zeros(2, 4), torch.zeros(3, 2), 1.0)
@@ -11,6 +11,8 @@ Example:
     torch.Size([1, 5, 3])
 """
 
+# torch does not annotate these of its functions:
+# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -31,7 +33,8 @@ __all__ = ["Dropout", "LoraLinear", "attach"]
 
 @dataclass(eq=False)
 class Dropout:
-    """Which elements of an adapter's input are dropped now: keyed by step, row of the batch and token.
+    """Which elements of an adapter's input are dropped now: keyed by step, row of the batch and
+    token.
 
     ``rows`` (rows,) int64: the rows' places in the step's whole batch. None: nothing is dropped.
     """
@@ -42,7 +45,8 @@ class Dropout:
     rows: torch.Tensor | None = None
 
     def apply(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        """``x`` (rows, length, features) with elements set to zero and the others scaled by 1 / (1 - p)."""
+        """``x`` (rows, length, features) with elements set to zero and the others scaled by 1 / (1
+        - p)."""
         if self.rows is None or self.probability == 0.0:
             return x
         _, length, width = x.shape
@@ -55,7 +59,8 @@ class Dropout:
 
 
 class _AdaptedProduct(torch.autograd.Function):
-    """``x W^T + bias + scale * (z A^T) B^T``, no gradient to W; ``z`` is the dropped ``x``, or ``x``."""
+    """``x W^T + bias + scale * (z A^T) B^T``, no gradient to W; ``z`` is the dropped ``x``, or
+    ``x``."""
 
     @staticmethod
     def forward(

@@ -1,4 +1,5 @@
-"""Numbers on torch: the namespace that objectives see, dtypes, the way to and from numpy, random bits.
+"""Numbers on torch: the namespace that objectives see, dtypes, the way to and from numpy, random
+bits.
 
 Example:
     >>> float(XP.sum(XP.exp(torch.zeros(3))))

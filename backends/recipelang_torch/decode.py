@@ -5,6 +5,8 @@ Example:
     [[7, 7, 9]]
 """
 
+# torch does not annotate these of its functions:
+# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -27,7 +29,8 @@ _PROMPTS = 16
 
 @torch.no_grad()
 def score(model: Decoder, batch: Batch) -> NDArray[np.float64]:
-    """(rows, length): the log-probability of each supervised token given those before it, 0.0 elsewhere."""
+    """(rows, length): the log-probability of each supervised token given those before it, 0.0
+    elsewhere."""
     out = np.zeros(batch.tokens.shape, np.float64)
     size = shard.rows_at_once(model, batch.tokens.shape[1], backward=False)
     for start in range(0, batch.rows, size):
@@ -50,8 +53,8 @@ def score(model: Decoder, batch: Batch) -> NDArray[np.float64]:
 
 @dataclass(eq=False)
 class Model:
-    """A :class:`recipelang.backend.LoadedModel`. ``together``: prompts of different lengths may share a
-    batch, because masked padding before them changes nothing in this architecture."""
+    """A :class:`recipelang.backend.LoadedModel`. ``together``: prompts of different lengths may
+    share a batch, because masked padding before them changes nothing in this architecture."""
 
     decoder: Decoder
     together: bool = True

@@ -1,9 +1,10 @@
-"""Where transformers computes in less than the recipe's precision: attention with soft caps, and float64.
+"""Where transformers computes in less than the recipe's precision: attention with soft caps, and
+float64.
 
-transformers casts norms, rotary tables and some softmaxes to float32, also in a float64 model. At F64
-these are replaced by float64 ones; a replacement is used only where it agrees with the original on a
-random input to float32's accuracy, so an unknown norm is left as it is. At other precisions nothing
-changes but attention with soft caps, which else would fall back to a slower path.
+transformers casts norms, rotary tables and some softmaxes to float32, also in a float64 model. At
+F64 these are replaced by float64 ones; a replacement is used only where it agrees with the original
+on a random input to float32's accuracy, so an unknown norm is left as it is. At other precisions
+nothing changes but attention with soft caps, which else would fall back to a slower path.
 
 Example:
     >>> from transformers import Gemma2Config, Gemma2ForCausalLM
@@ -34,8 +35,8 @@ def _softcap_attention(
     module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
     attention_mask: torch.Tensor | None, *, scaling: float, softcap: float | None = None, **_: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """Softmax attention with scores ``c tanh(x / c)`` (Gemma 2): query (B, N, S, D), key and value (B, K, T, D),
-    mask (B or 1, 1, S, T) bool or None for causal; gives (B, S, N, D)."""
+    """Softmax attention with scores ``c tanh(x / c)`` (Gemma 2): query (B, N, S, D), key and value
+    (B, K, T, D), mask (B or 1, 1, S, T) bool or None for causal; gives (B, S, N, D)."""
     rows, heads, length, width = query.shape
     grouped = query.reshape(rows, key.shape[1], -1, length, width)
     scores = (
@@ -60,7 +61,8 @@ AttentionMaskInterface.register(SOFTCAP, sdpa_mask)
 
 
 def attention_for(model_class: Any, config: Any, dtype: torch.dtype = torch.float32) -> str:
-    """The attention a model's class is built with: torch's fused one wherever the class allows it."""
+    """The attention a model's class is built with: torch's fused one wherever the class allows
+    it."""
     if model_class._supports_sdpa:
         return (
             products.ATTENTION
@@ -86,7 +88,8 @@ def sharpen(module: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _sharpen_norm(norm: Any) -> None:
-    """Root-mean-square norm (Zhang & Sennrich 2019, arXiv 1910.07467) times ``w``, or ``1 + w`` (Gemma)."""
+    """Root-mean-square norm (Zhang & Sennrich 2019, arXiv 1910.07467) times ``w``, or ``1 + w``
+    (Gemma)."""
     weight = getattr(norm, "weight", None)
     eps = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
     if weight is None or eps is None:
@@ -96,7 +99,8 @@ def _sharpen_norm(norm: Any) -> None:
 
         def forward(x: torch.Tensor, offset: float = offset) -> torch.Tensor:
             scaled = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
-            return scaled * (norm.weight + offset)
+            factor: torch.Tensor = norm.weight + offset
+            return scaled * factor
 
         with torch.no_grad():
             if torch.allclose(norm(probe), forward(probe), rtol=1e-5, atol=1e-5):
@@ -105,7 +109,8 @@ def _sharpen_norm(norm: Any) -> None:
 
 
 def _sharpen_rotary(rotary: Any) -> None:
-    """Rotary tables (Su et al. 2021, arXiv 2104.09864) of every layer type, with float64 frequencies."""
+    """Rotary tables (Su et al. 2021, arXiv 2104.09864) of every layer type, with float64
+    frequencies."""
     settings = rotary.config.rope_parameters
     by_type: dict[str | None, Any] = (
         dict(settings) if hasattr(rotary, "layer_types") else {None: settings}
@@ -130,14 +135,18 @@ def _sharpen_rotary(rotary: Any) -> None:
 
 
 def _frequencies(parameters: Any, width: int) -> torch.Tensor:
-    """Radians a position, (width / 2,) float64; kinds other than default, linear and llama3 will not agree."""
+    """Radians a position, (width / 2,) float64; kinds other than default, linear and llama3 will
+    not agree."""
     exponent = torch.arange(0, width, 2, dtype=torch.float64) / width
-    inverse = 1.0 / parameters["rope_theta"] ** exponent
+    inverse: torch.Tensor = 1.0 / parameters["rope_theta"] ** exponent
+    factor: float = parameters.get("factor", 1.0)
     if parameters.get("rope_type") == "linear":
-        return inverse / parameters["factor"]
+        return inverse / factor
     if parameters.get("rope_type") == "llama3":
-        turns = parameters["original_max_position_embeddings"] * inverse / (2 * math.pi)
+        turns: torch.Tensor = (
+            parameters["original_max_position_embeddings"] * inverse / (2 * math.pi)
+        )
         low, high = parameters["low_freq_factor"], parameters["high_freq_factor"]
         smooth = ((turns - low) / (high - low)).clamp(0.0, 1.0)
-        return inverse * ((1.0 - smooth) / parameters["factor"] + smooth)
+        return inverse * ((1.0 - smooth) / factor + smooth)
     return inverse

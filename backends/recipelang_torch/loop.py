@@ -1,8 +1,8 @@
 """The training loop on torch.
 
-One optimiser step: the whole batch, cut into micro-batches; for each the forward pass, then the head and
-the objective at the supervised positions only, chunk by chunk; one division; clip; AdamW. The chunks'
-gradients meet in the hidden states, so logits of more than a chunk never exist.
+One optimiser step: the whole batch, cut into micro-batches; for each the forward pass, then the
+head and the objective at the supervised positions only, chunk by chunk; one division; clip; AdamW.
+The chunks' gradients meet in the hidden states, so logits of more than a chunk never exist.
 
 Example:
     >>> trained = run(job, print, torch.device("cpu"))  # doctest: +SKIP
@@ -10,6 +10,8 @@ Example:
     1.93
 """
 
+# torch does not annotate these of its functions:
+# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
 import time
@@ -44,7 +46,8 @@ class _Run:
     dropout: adapters.Dropout
     optimizer: AdamW
     weights: dict[str, torch.nn.Parameter]
-    """The trained parameters inside the model; a master may be one of them or its float32 original."""
+    """The trained parameters inside the model; a master may be one of them or its float32
+    original."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +132,8 @@ def _enable_recompute(module: Any) -> None:
 def _full(
     job: TrainingJob, model: Decoder
 ) -> tuple[dict[str, torch.nn.Parameter], dict[str, torch.Tensor]]:
-    """The trained parameters and their masters: themselves in float32 or float64, else float32 originals."""
+    """The trained parameters and their masters: themselves in float32 or float64, else float32
+    originals."""
     model.module.requires_grad_(False)
     named = model.named_weights()
     weights: dict[str, torch.nn.Parameter] = {}
@@ -150,7 +154,8 @@ def _full(
 
 
 def _collector(master: torch.Tensor) -> Callable[[torch.Tensor], None]:
-    """Moves a rounded parameter's gradient to its master, so that micro-batches add up in float32."""
+    """Moves a rounded parameter's gradient to its master, so that micro-batches add up in
+    float32."""
 
     def collect(weight: torch.Tensor) -> None:
         assert weight.grad is not None
@@ -186,8 +191,9 @@ def _resume(run: _Run) -> list[Progress]:
 
 
 def _accumulate(run: _Run, batch: Batch, step: int) -> tuple[float, float]:
-    """Fill the masters' gradients for a whole step; gives the loss, and what the gradients are to be
-    divided by (they belong to ``loss * divisor``: large sums survive narrow types, means do not)."""
+    """Fill the masters' gradients for a whole step; gives the loss, and what the gradients are to
+    be divided by (they belong to ``loss * divisor``: large sums survive narrow types, means do
+    not)."""
     counts = [term.objective.count(batch) for term in run.terms]
     divisor = max([1.0, *counts])
     scales = [t.weight * divisor / n if n else 0.0 for t, n in zip(run.terms, counts, strict=True)]
@@ -208,7 +214,7 @@ def _accumulate(run: _Run, batch: Batch, step: int) -> tuple[float, float]:
             for term, scale, known in zip(run.terms, scales, statistics, strict=True):
                 summed = summed + scale * _call(term, positions, logits, given, known)
             total += summed.detach()
-            summed.backward()  # type: ignore[no-untyped-call]
+            summed.backward()
         if leaf.grad is not None and chosen.requires_grad:
             chosen.backward(leaf.grad)
     run.dropout.rows = None

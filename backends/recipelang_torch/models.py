@@ -10,6 +10,8 @@ Example:
     torch.float32
 """
 
+# torch does not annotate these of its functions:
+# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
 import contextlib
@@ -18,6 +20,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from logging import CRITICAL
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +28,7 @@ import torch
 import transformers
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils import logging
 
 from recipelang.backend import Precision
 from recipelang.data.batch import Batch
@@ -38,7 +42,8 @@ __all__ = ["Decoder", "Inputs", "Unsupported", "inputs", "isolates", "load", "tr
 
 
 class Unsupported(Exception):
-    """transformers has no class for the model, or its class and the checkpoint differ; the text says where."""
+    """transformers has no class for the model, or its class and the checkpoint differ; the text
+    says where."""
 
 
 class Inputs(NamedTuple):
@@ -111,9 +116,8 @@ class Decoder:
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     """No progress bars and reports of transformers: what is wrong becomes a diagnostic."""
-    logging = transformers.utils.logging
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
+    logging.set_verbosity(CRITICAL)
     logging.disable_progress_bar()
     try:
         yield
@@ -255,10 +259,11 @@ def _small(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def isolates(config: Mapping[str, object]) -> bool:
-    """Whether packed documents do not see each other, tried on a small random model of the architecture.
+    """Whether packed documents do not see each other, tried on a small random model of the
+    architecture.
 
-    The second document's logits must not move by one bit when the first one's tokens change, nor the
-    first one's when the second changes. False also where no small model can be built.
+    The second document's logits must not move by one bit when the first one's tokens change, nor
+    the first one's when the second changes. False also where no small model can be built.
     """
     return _probe(json.dumps(_small(config), sort_keys=True, default=str))
 
@@ -292,7 +297,8 @@ def _probe(text: str) -> bool:
     except Exception:  # an architecture that cannot be tried is one that packing is not offered for
         return False
     return bool(
-        torch.equal(moved_first[:, 7:], plain[:, 7:]) and torch.equal(moved_second[:, :7], plain[:, :7])
+        torch.equal(moved_first[:, 7:], plain[:, 7:])
+        and torch.equal(moved_second[:, :7], plain[:, :7])
         and not torch.equal(moved_first[:, :7], plain[:, :7])
         and torch.allclose(alone, plain[:, 7:], rtol=1e-3, atol=1e-3)
     )  # fmt: skip

@@ -8,6 +8,8 @@ Example:
     (1.4142135381698608, [0.5, 1.5])
 """
 
+# torch does not annotate these of its functions:
+# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
 import math
@@ -38,7 +40,8 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, lr: float, divisor: float) -> float:
-        """Divide the gradients, clip, update, clear; gives the norm of the divided gradient before clipping."""
+        """Divide the gradients, clip, update, clear; gives the norm of the divided gradient before
+        clipping."""
         norm, factor = self._scale(divisor)
         self.updates += 1
         for name, master in self.masters.items():
@@ -92,7 +95,8 @@ class AdamW:
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, torch.Tensor], updates: int) -> None:
-        """Take over what :meth:`tensors` gave. Raises KeyError or RuntimeError when it does not fit."""
+        """Take over what :meth:`tensors` gave. Raises KeyError or RuntimeError when it does not
+        fit."""
         own = self.tensors()
         if own.keys() != tensors.keys():
             raise KeyError(next(iter(own.keys() ^ tensors.keys())))

@@ -1,15 +1,19 @@
-"""Matrix products of bfloat16 and float16, on processors with and without fast instructions for them.
+"""Matrix products of bfloat16 and float16, on processors with and without fast instructions for
+them.
 
-A product takes rounded inputs and adds up in float32, whatever computes it. Where the processor is slow
-at that (on an Intel Xeon without AMX torch's bfloat16 product ran at 70 GFLOP/s a core, its float32 one at
-125), the inputs are widened, multiplied in float32 and the result rounded: the same numbers but for the
-order of the sum. The weights stay in their stored dtype; a widened one lives only during its product.
+A product takes rounded inputs and adds up in float32, whatever computes it. Where the processor is
+slow at that (on an Intel Xeon without AMX torch's bfloat16 product ran at 70 GFLOP/s a core, its
+float32 one at 125), the inputs are widened, multiplied in float32 and the result rounded: the same
+numbers but for the order of the sum. The weights stay in their stored dtype; a widened one lives
+only during its product.
 
 Example:
     >>> matmul(torch.ones(2, 3).bfloat16(), torch.ones(3, 2).bfloat16()).dtype
     torch.bfloat16
 """
 
+# torch does not annotate these of its functions:
+# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
 from functools import lru_cache
@@ -32,11 +36,11 @@ _FEW = 32
 
 @lru_cache(maxsize=8)
 def widens(dtype: torch.dtype, device_type: str) -> bool:
-    """Whether products of this type are done in float32 here. It depends on the processor's kind alone,
-    never on a measurement, so that runs on one machine are alike."""
+    """Whether products of this type are done in float32 here. It depends on the processor's kind
+    alone, never on a measurement, so that runs on one machine are alike."""
     if device_type != "cpu" or dtype not in (torch.bfloat16, torch.float16):
         return False
-    known = getattr(torch.cpu, "get_capabilities", dict)()
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if dtype == torch.float16 or known.get("architecture", "x86_64") != "x86_64":
         return dtype == torch.float16
     fast = known.get("avx512_bf16") and "Intel" not in str(known.get("cpu_name"))
@@ -111,7 +115,9 @@ def prepare(module: Any, dtype: torch.dtype, device: torch.device) -> None:
     head = module.get_output_embeddings()
     for part in module.modules():
         if type(part) is nn.Linear:
-            part.forward = _head(part) if part is head and part.bias is None else _layer(part)
+            vars(part)["forward"] = (
+                _head(part) if part is head and part.bias is None else _layer(part)
+            )
 
 
 def _layer(part: nn.Linear) -> Any:

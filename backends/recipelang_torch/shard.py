@@ -1,4 +1,5 @@
-"""Where torch computes: one CUDA device if there is one, else the CPU. Nothing is split over devices.
+"""Where torch computes: one CUDA device if there is one, else the CPU. Nothing is split over
+devices.
 
 Example:
     >>> place().type in ("cpu", "cuda")
@@ -24,7 +25,8 @@ __all__ = ["devices", "place", "positions_at_once", "repeatable", "rows_at_once"
 _CPU_ROOM = 4 << 30
 _NEAR_LOGITS = 16 << 20
 _LOGITS = 512 << 20
-"""Bytes for activations on a CPU, and for a chunk of float32 logits near the cache and elsewhere."""
+"""Bytes for activations on a CPU, and for a chunk of float32 logits near the cache and
+elsewhere."""
 
 
 def place() -> torch.device:
@@ -65,10 +67,12 @@ def repeatable(device: torch.device) -> Iterator[None]:
 def rows_at_once(
     model: Decoder, length: int, recompute: bool = False, backward: bool = True
 ) -> int:
-    """How many rows of a batch pass through the model together: what fits, by an estimate, in memory.
+    """How many rows of a batch pass through the model together: what fits, by an estimate, in
+    memory.
 
-    A layer keeps about 14 vectors of the hidden size and 5 of the inner size for each token until the
-    gradient has passed; with recomputation, or without gradients, one layer's and the layers' inputs.
+    A layer keeps about 14 vectors of the hidden size and 5 of the inner size for each token until
+    the gradient has passed; with recomputation, or without gradients, one layer's and the layers'
+    inputs.
     """
     config = model.module.config
     hidden = int(getattr(config, "hidden_size", 1024))
@@ -85,6 +89,6 @@ def rows_at_once(
 def positions_at_once(model: Decoder) -> int:
     """How many positions' logits exist together: on a CPU few enough to stay near the cache,
     unless each chunk makes a gradient of the whole output matrix."""
-    weight = model.module.get_output_embeddings().weight
+    weight: torch.Tensor = model.module.get_output_embeddings().weight
     near = model.device.type == "cpu" and not weight.requires_grad
     return max(16, (_NEAR_LOGITS if near else _LOGITS) // (4 * weight.shape[0]))

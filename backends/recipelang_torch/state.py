@@ -1,7 +1,7 @@
 """A training run's state on disk: one safetensors file, replaced in one stroke, never a pickle.
 
-The tensors are what the optimiser names; the metadata holds the number of steps done and the history as
-JSON, whose numbers read back to the same bits.
+The tensors are what the optimiser names; the metadata holds the number of steps done and the
+history as JSON, whose numbers read back to the same bits.
 
 Example:
     >>> save(folder, State({"w": torch.ones(2)}, ()))  # doctest: +SKIP
@@ -39,7 +39,8 @@ class State:
 
 
 def save(folder: Path, state: State) -> None:
-    """Write the state; whoever reads sees the old one or the new one. Raises RecipeError E0852 on a full disk."""
+    """Write the state; whoever reads sees the old one or the new one. Raises RecipeError E0852 on a
+    full disk."""
     folder.mkdir(parents=True, exist_ok=True)
     history = json.dumps([astuple(entry) for entry in state.history])
     temporary = folder / f".{_NAME}.{os.getpid()}"
@@ -64,7 +65,8 @@ def save(folder: Path, state: State) -> None:
 
 
 def read(folder: Path) -> State | None:
-    """The folder's state, or None where there is none. Raises RecipeError E0804 for a damaged one."""
+    """The folder's state, or None where there is none. Raises RecipeError E0804 for a damaged
+    one."""
     path = folder / _NAME
     if not path.exists():
         return None
@@ -73,7 +75,7 @@ def read(folder: Path) -> State | None:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
                 raise ValueError(f"its format is `{metadata.get('format')}`")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         history = tuple(Progress(*entry) for entry in json.loads(metadata["history"]))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise misfit(folder, str(error)) from error

@@ -73,9 +73,9 @@ CONFIGS: dict[str, dict[str, object]] = {
         "model_type": "gemma", "architectures": ["GemmaForCausalLM"], "rope_theta": 700.0, **_GEMMA,
     },
     "gemma2": {
-        "model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"], "rope_theta": 800.0, **_GEMMA,
-        "num_hidden_layers": 4, "sliding_window": 5, "query_pre_attn_scalar": 24,
-        "attn_logit_softcapping": 3.0, "final_logit_softcapping": 2.0,
+        "model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"], **_GEMMA,
+        "rope_theta": 800.0, "num_hidden_layers": 4, "sliding_window": 5,
+        "query_pre_attn_scalar": 24, "attn_logit_softcapping": 3.0, "final_logit_softcapping": 2.0,
     },
     "gemma3": {
         "model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"], **_GEMMA,
@@ -153,7 +153,8 @@ class MemoryCheckpoint:
 def checkpoint(
     architecture: str, dtype: str = "F32", seed: int = 0, **changes: object
 ) -> MemoryCheckpoint:
-    """A tiny random model; the values are the same for every dtype but for rounding from float64."""
+    """A tiny random model; the values are the same for every dtype but for rounding from
+    float64."""
     settings = config(architecture, torch_dtype=PRECISION_DTYPE[dtype], **changes)
     generator = np.random.Generator(np.random.Philox(key=seed))
     arrays: dict[str, np.ndarray[Any, Any]] = {}
@@ -173,7 +174,8 @@ def checkpoint(
 
 
 def write(model: MemoryCheckpoint, folder: Path) -> Path:
-    """Save the model as a Hugging Face folder (config.json, model.safetensors); gives the folder."""
+    """Save the model as a Hugging Face folder (config.json, model.safetensors); gives the
+    folder."""
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,8 @@ PROMPTS = [[1, 5, 9, 14, 3, 22, 17], [1], [1, 40, 41], [1, 7, 7, 7, 7, 7, 7, 7, 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_decoding_is_greedy_generation_of_each_prompt_alone(architecture: str) -> None:
-    """Prompts of different lengths decoded together give what transformers generates for each alone."""
+    """Prompts of different lengths decoded together give what transformers generates for each
+    alone."""
     checkpoint = tiny.checkpoint(architecture)
     ours = backend().load(checkpoint, "F32").decode(PROMPTS, max_tokens=9, stop=frozenset())
     model = reference(checkpoint)
@@ -49,7 +50,8 @@ def test_ties_go_to_the_lowest_token() -> None:
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2"])
 def test_score_is_the_log_softmax_at_supervised_tokens(architecture: str, monkeypatch) -> None:
-    """Scores equal a float64 log-softmax of the logits, whatever the chunks, and are 0 elsewhere."""
+    """Scores equal a float64 log-softmax of the logits, whatever the chunks, and are 0
+    elsewhere."""
     model, batch = backend().load(tiny.checkpoint(architecture, "F64"), "F64"), tiny.batch(rows=5)
     logits = np.asarray(model.logits(batch), np.float64)
     logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))

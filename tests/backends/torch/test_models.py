@@ -43,8 +43,8 @@ def test_logits_are_those_of_plain_transformers(architecture: str) -> None:
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_packed_documents_leak_nothing(architecture: str) -> None:
-    """A packed document's logits do not move by a bit when the other's tokens change, and equal those
-    of the document alone."""
+    """A packed document's logits do not move by a bit when the other's tokens change, and equal
+    those of the document alone."""
     model, batch = (
         backend().load(tiny.checkpoint(architecture), "F32"),
         tiny.batch(rows=3, length=17),
@@ -75,15 +75,17 @@ def test_isolation_probe_accepts_attention(architecture: str) -> None:
 
 def test_isolation_probe_rejects_a_recurrent_model() -> None:
     """A model whose state runs through the whole row leaks, and the probe says so."""
-    config = {"model_type": "rwkv", "hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 97,
-              "attention_hidden_size": 32, "intermediate_size": 48, "context_length": 64}  # fmt: skip
+    config = {
+        "model_type": "rwkv", "hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 97,
+        "attention_hidden_size": 32, "intermediate_size": 48, "context_length": 64,
+    }  # fmt: skip
     assert not backend().isolates_documents(config)
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_float64_is_float64_throughout(architecture: str) -> None:
-    """At F64 no step rounds to float32: moving an input by 1e-12 moves the logits smoothly, by as much
-    as the gradient says."""
+    """At F64 no step rounds to float32: moving an input by 1e-12 moves the logits smoothly, by as
+    much as the gradient says."""
     decoder = models.load(tiny.checkpoint(architecture, "F64"), "F64", CPU)
     given = models.inputs(tiny.batch(rows=1, packed=False), CPU)
     weight = decoder.module.base_model.layers[0].self_attn.q_proj.weight
@@ -165,7 +167,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_tensor(name, array, words)
 
 
 def test_an_output_matrix_beside_a_tied_embedding_is_used() -> None:
-    """A checkpoint of a tied configuration that brings its own output matrix means it, as in transformers."""
+    """A checkpoint of a tied configuration that brings its own output matrix means it, as in
+    transformers."""
     own = altered(tiny.checkpoint("llama"), lm_head__weight=np.zeros((97, 32), np.float32))
     assert not backend().load(own, "F32").logits(tiny.batch()).any()
     same = tiny.checkpoint("llama")
@@ -177,7 +180,8 @@ def test_an_output_matrix_beside_a_tied_embedding_is_used() -> None:
 
 
 def test_refuse_names_the_part() -> None:
-    """Unknown model types, quantised weights and missing tensors are named without loading anything."""
+    """Unknown model types, quantised weights and missing tensors are named without loading
+    anything."""
     checkpoint = tiny.checkpoint("qwen2")
     torch_backend = backend()
     assert torch_backend.refuse(checkpoint.config, checkpoint.tensors) is None

@@ -1,7 +1,9 @@
-"""Products of narrow types: widened and native ones are the same numbers but for the order of a sum."""
+"""Products of narrow types: widened and native ones are the same numbers but for the order of a
+sum."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -45,7 +47,8 @@ def test_widened_logits_equal_native_ones_to_rounding(architecture: str, wide: S
 
 @pytest.mark.parametrize("adapted", [True, False])
 def test_widened_gradients_equal_native_ones_to_rounding(adapted: bool, wide: Set) -> None:
-    """One step's loss and gradient norm agree to bfloat16's resolution, adapters or full training."""
+    """One step's loss and gradient norm agree to bfloat16's resolution, adapters or full
+    training."""
     checkpoint = tiny.checkpoint("llama3", "BF16")
     given = job("llama3", "BF16", steps=1, adapter=lora(checkpoint, 0.2) if adapted else None)
     found = []
@@ -63,7 +66,7 @@ def test_a_widened_output_matrix_follows_its_training(wide: Set) -> None:
     given = job("llama3", "BF16", steps=5, lr=[0.02] * 5, batch=lambda _: held,
                 trainable=frozenset({"lm_head.weight"}))  # fmt: skip
     losses = [entry.loss for entry in train(given)[1]]
-    assert all(later < earlier - 0.01 for earlier, later in zip(losses, losses[1:], strict=False))
+    assert all(later < earlier - 0.01 for earlier, later in itertools.pairwise(losses))
 
 
 def test_float16_products_are_widened_on_a_cpu() -> None:

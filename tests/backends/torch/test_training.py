@@ -58,7 +58,8 @@ def job(architecture: str = "llama", precision: Any = "F64", **changes: Any) -> 
     checkpoint = tiny.checkpoint(architecture, precision)
     basic: dict[str, Any] = {
         "model": checkpoint, "objective": Form("cross_entropy"), "precision": precision,
-        "batch": lambda step: tiny.batch(rows=8, length=14, seed=step), "steps": 2, "lr": [0.01, 0.005],
+        "batch": lambda step: tiny.batch(rows=8, length=14, seed=step),
+        "steps": 2, "lr": [0.01, 0.005],
         "optimizer": PLAN, "trainable": frozenset(checkpoint.tensors),
     }  # fmt: skip
     return TrainingJob(**{**basic, **changes})
@@ -123,8 +124,8 @@ def test_the_loss_and_gradient_are_those_of_the_plain_formula(objective: Form) -
     rows, columns = np.nonzero(batch.supervised)
     student, taught = (
         d.module(
-            input_ids=models.inputs(batch, cpu).tokens, position_ids=models.inputs(batch, cpu).positions,
-            use_cache=False,
+            input_ids=models.inputs(batch, cpu).tokens, use_cache=False,
+            position_ids=models.inputs(batch, cpu).positions,
         ).logits[rows, columns - 1]
         for d in decoders
     )  # fmt: skip
@@ -135,8 +136,8 @@ def test_the_loss_and_gradient_are_those_of_the_plain_formula(objective: Form) -
     loss = sum(
         term.weight / term.objective.count(batch)
         * term.objective.terms(
-            XP, positions, student, (taught.detach(),) if term.objective.needs_teacher else (), None,
-            **term.parameters,
+            XP, positions, student, (taught.detach(),) if term.objective.needs_teacher else (),
+            None, **term.parameters,
         )
         for term in resolve(objective)
     )  # fmt: skip
@@ -148,7 +149,8 @@ def test_the_loss_and_gradient_are_those_of_the_plain_formula(objective: Form) -
 
 
 def test_full_training_equals_a_float64_numpy_adamw() -> None:
-    """Three clipped steps with decay equal AdamW written in numpy on gradients of plain transformers."""
+    """Three clipped steps with decay equal AdamW written in numpy on gradients of plain
+    transformers."""
     given = job("llama3", steps=3, lr=[0.02, 0.01, 0.005])
     tensors, history = train(given)
     model = reference(tiny.checkpoint("llama3", "F64"))
@@ -187,7 +189,8 @@ def test_full_training_equals_a_float64_numpy_adamw() -> None:
 
 @pytest.mark.parametrize("architecture", ["llama3", "gemma3"])
 def test_lora_equals_training_the_merged_weights(architecture: str) -> None:
-    """The trajectory equals one that differentiates W + scale * B A written out, base weights frozen."""
+    """The trajectory equals one that differentiates W + scale * B A written out, base weights
+    frozen."""
     checkpoint = tiny.checkpoint(architecture, "F64")
     plan = lora(checkpoint)
     given = job(
@@ -206,8 +209,10 @@ def test_lora_equals_training_the_merged_weights(architecture: str) -> None:
         f"{n}.lora_{k}": torch.from_numpy(x).double().requires_grad_(True)
         for n, ab in plan.initial.items() for k, x in zip("AB", ab, strict=True)
     }  # fmt: skip
-    optimizer = torch.optim.AdamW(pairs.values(), lr=1.0, betas=(PLAN.beta1, PLAN.beta2),
-                                  eps=PLAN.eps, weight_decay=PLAN.weight_decay, foreach=False)  # fmt: skip
+    optimizer = torch.optim.AdamW(
+        pairs.values(), lr=1.0, betas=(PLAN.beta1, PLAN.beta2), eps=PLAN.eps,
+        weight_decay=PLAN.weight_decay, foreach=False,
+    )  # fmt: skip
     for step in range(3):
         batch = given.batch(step)
         merged = {
@@ -232,7 +237,8 @@ def test_lora_equals_training_the_merged_weights(architecture: str) -> None:
 
 
 def test_dropout_is_keyed_by_step_row_and_token() -> None:
-    """The dropped elements are those of the shared bits, wherever a row stands among micro-batches."""
+    """The dropped elements are those of the shared bits, wherever a row stands among
+    micro-batches."""
     from recipelang_torch.adapters import Dropout
 
     x = torch.rand(3, 5, 4) + 1
@@ -324,7 +330,8 @@ def test_stored_float32_trained_in_bfloat16_starts_from_the_stored_values() -> N
 
 
 def test_only_the_trainable_tensors_change() -> None:
-    """The result holds the asked tensors, moved, and training them leaves the others where they were."""
+    """The result holds the asked tensors, moved, and training them leaves the others where they
+    were."""
     names = frozenset({"model.norm.weight", "model.layers.1.mlp.up_proj.weight"})
     given = job("llama", trainable=names, steps=1)
     tensors, _ = train(given)
@@ -334,7 +341,8 @@ def test_only_the_trainable_tensors_change() -> None:
 
 
 def test_evaluation_scores_the_current_weights() -> None:
-    """The callback runs after the steps it is asked for, with scores that improve as training goes on."""
+    """The callback runs after the steps it is asked for, with scores that improve as training goes
+    on."""
     means: dict[int, float] = {}
     held = tiny.batch(rows=8, length=14, seed=0)
 
@@ -350,7 +358,7 @@ def test_evaluation_scores_the_current_weights() -> None:
             batch=lambda _: held,
             evaluate=evaluate,
             evaluate_at=frozenset({1, 6}),
-        )  # fmt: skip
+        )
     )
     assert means.keys() == {1, 6}
     assert means[6] > means[1] + 0.1
