@@ -1,7 +1,8 @@
 """A checked program: what :func:`recipelang.check` gives and what is planned and run.
 
 It holds the graph's roots, the names the recipe gave to steps, and the places they were written at.
-Nothing here was computed; metadata (headers, configurations, first rows) was read where it was at hand.
+Nothing here was computed; metadata (headers, configurations, first rows) was read where it was at
+hand.
 """
 
 from __future__ import annotations
@@ -96,10 +97,12 @@ class Budget:
 class Program:
     """A whole recipe, checked and lowered.
 
-    ``bindings`` keeps the file's order. ``places`` names every node that a binding, a chain position
-    (``student.1``), a list element (``teachers[2]``) or a template (``teachers[2]/tuned``) stands for;
-    the first name wins. ``evaluations`` are the nodes of ``evaluate`` bindings. ``params`` are the values of ``param``
-    statements, ``overridden`` the names that ``--set`` changed. ``used`` are the files of ``use``.
+    ``bindings`` keeps the file's order. ``places`` names every node that a binding, a chain
+    position (``student.1``), a list element (``teachers[2]``) or a template (``teachers[2]/tuned``)
+    stands for; the first name wins. ``evaluations`` are the nodes of ``evaluate`` bindings.
+    ``params`` are the values of ``param`` statements, ``overridden`` the names that ``--set``
+    changed. ``used`` are the files of ``use``. ``inferred`` has the base that was found by origin,
+    for each step that uses one.
     """
 
     source: Source
@@ -115,12 +118,14 @@ class Program:
     params: Mapping[str, Attr]
     overridden: frozenset[str] = frozenset()
     used: tuple[Source, ...] = ()
+    inferred: Mapping[Node, Node] = field(default_factory=dict[Node, Node])
 
     def roots(self, targets: tuple[str, ...] = ()) -> tuple[Node, ...]:
-        """The nodes that a run of these targets builds; without targets, all that the file asks for.
+        """The nodes that a run of these targets builds; without targets, all that the file asks
+        for.
 
-        Without targets: evaluations, gates' measures and published values; where there are none, the
-        bindings that no other binding uses.
+        Without targets: evaluations, gates' measures and published values; where there are none,
+        the bindings that no other binding uses.
         """
         if targets:
             return tuple(n for name in targets for n in nodes_of(self.bindings[name]))

@@ -121,6 +121,7 @@ class _Elaboration:
             ),
             budget=limits,
             seed=self.session.builder.seed,
+            inferred=self.session.builder.inferred,
             params=self.params,
             overridden=frozenset(self.settings),
             used=tuple(self.files.sources),

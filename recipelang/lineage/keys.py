@@ -20,7 +20,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from recipelang.ir.graph import Node, walk
 from recipelang.ops import registry
@@ -149,8 +149,11 @@ def _ordered(
     order = input_order(node, operation, ids[role])
     for spec in operation.fields:
         value = params.get(spec.name)
-        if spec.per_input and isinstance(value, list) and len(value) == len(order):
-            params[spec.name] = [value[i] for i in order]
+        if not spec.per_input or not isinstance(value, list):
+            continue
+        items = cast("list[object]", value)
+        if len(items) == len(order):
+            params[spec.name] = [items[i] for i in order]
     return {**ids, role: [ids[role][i] for i in order]}
 
 

@@ -95,8 +95,8 @@ def _text(value: object) -> str:
             return f"{number} {unit}"
         case {"n": str(number)}:
             return number
-        case {"form": str(name), "args": args}:
-            pairs = cast("list[tuple[str, object]]", args)
+        case {"form": str(name)}:
+            pairs = cast("list[tuple[str, object]]", _mapping(value)["args"])
             inner = ", ".join(f"{key} = {_text(item)}" for key, item in pairs)
             return f"{name}({inner})" if inner else name
         case list():

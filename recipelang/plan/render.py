@@ -84,15 +84,27 @@ def _what(step: PlanStep) -> str:
 
 
 def _note(plan: Plan, step: PlanStep) -> str:
+    """Why it runs, the base that was found by origin, and the pass that it is part of."""
     notes = [step.reason]
+    base = _origin(plan, step)
+    if base:
+        notes.append(f"from {base} by origin")
     if step.region is not None:
         region = plan.state.regions[step.region]
-        if len(region.nodes) > 1:
-            end = plan.state.place(region.nodes[-1])
-            notes.append("not written" if not step.stored else f"{len(region.nodes)} in one pass")
-            if not step.stored and end:
-                notes[-1] = f"inside {end}, not written"
+        running = [n for n in region.nodes if plan.by_node[n].action == "run"]
+        if not step.stored:
+            notes.append(f"inside {plan.state.place(running[-1]) or running[-1].op}, not written")
+        elif len(running) > 1:
+            notes.append(f"{len(running)} in one pass")
     return "; ".join(note for note in notes if note)
+
+
+def _origin(plan: Plan, step: PlanStep) -> str | None:
+    """The name of the base that was found by origin, None where it was written or there is none."""
+    base = plan.state.program.inferred.get(step.lowered)
+    if base is None:
+        return None
+    return plan.state.place(plan.state.current.get(base, base)) or base.op
 
 
 def _root_rows(plan: Plan) -> list[Row]:
@@ -130,7 +142,7 @@ def _table(rows: list[Row], paint: Callable[[str, str], str]) -> list[str]:
 def _summary(plan: Plan) -> str:
     count = {action: 0 for action in ("run", "cached", "skip")}
     for step in plan.steps:
-        if step.action in count:
+        if step.action in count and step.kind not in ("source", "data"):
             count[step.action] += 1
     text = f"{count['run']} to run, {count['cached']} cached"
     if count["skip"]:
@@ -213,6 +225,7 @@ def _step_json(plan: Plan, step: PlanStep) -> dict[str, object]:
         "region": step.region,
         "stored": step.stored,
         "type": show_type(step.node.type),
+        "base_by_origin": _origin(plan, step),
         "inputs": [plan.state.place(node) or node.op for node in step.node.inputs],
         "seconds": round(step.estimate.seconds, 3),
         "memory_bytes": step.estimate.memory_bytes,
