@@ -1,4 +1,4 @@
-"""Batches: what a backend is fed. All arrays are numpy, made on the host, the same for every backend."""
+"""Batches: what a backend is fed. Arrays are numpy, made on the host, equal for all backends."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Batch:
 
     ``tokens`` int32. ``segments`` int32: 0 is padding, 1, 2, ... the documents packed into the row;
     attention stays inside a segment. ``positions`` int32 restart at 0 in each document.
-    ``supervised`` bool, aligned with the target: ``supervised[r, t]`` says that token t is predicted
-    from the tokens before it in its document and counted; never true at the first token of a document
-    or at padding. Padding is at the end of a row.
+    ``supervised`` bool, aligned with the target: ``supervised[r, t]`` says that token t is
+    predicted from the tokens before it in its document and counted; never true at the first token
+    of a document or at padding. Padding is at the end of a row.
     """
 
     tokens: NDArray[np.int32]

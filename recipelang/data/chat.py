@@ -1,16 +1,19 @@
 """Chats: rendered by the model's template in a sandbox, and what of the text the assistant says.
 
-Supervised is exactly what the model has to write: from the end of the prompt that the template makes of
-the messages before (with its generation prompt) to the end of the turn's terminator. That follows from
-differences of renderings alone, so templates need no ``{% generation %}`` marks, and no token's identity
-decides anything: a pad token that is also the end token is supervised where it ends a turn.
+Supervised is exactly what the model has to write: from the end of the prompt that the template
+makes of the messages before (with its generation prompt) to the end of the turn's terminator. That
+follows from differences of renderings alone, so templates need no ``{% generation %}`` marks, and
+no token's identity decides anything: a pad token that is also the end token is supervised where it
+ends a turn.
 
-Where a template writes an earlier turn otherwise once others follow (it drops a thought, say), that turn
-gets a document of its own that ends with it: the model is trained on what it will have seen.
+Where a template writes an earlier turn otherwise once others follow (it drops a thought, say), that
+turn gets a document of its own that ends with it: the model is trained on what it will have seen.
 
 Example:
-    >>> render = compile_template("{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}"
-    ...                           "{% if add_generation_prompt %}<assistant>{% endif %}")
+    >>> render = compile_template(
+    ...     "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}"
+    ...     "{% if add_generation_prompt %}<assistant>{% endif %}"
+    ... )
     >>> talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
     >>> conversations(render, talk, specials=("</>",))
     [Conversation(text='<user>hi</><assistant>ho</>', spans=((22, 27),))]
@@ -34,7 +37,9 @@ MAX_TEXT = 16 * 1024 * 1024
 MAX_RANGE = 1_000_000
 """Items of all ``range`` s of one rendering together."""
 UNSAFE_FILTERS = ("center", "format", "indent", "slice", "batch", "wordwrap", "lipsum", "pprint")
-UNSAFE_METHODS = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map"})
+UNSAFE_METHODS = frozenset(
+    {"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map"}
+)
 
 Message: TypeAlias = Mapping[str, object]
 Render: TypeAlias = Callable[[Sequence[Message], bool], str]
@@ -43,7 +48,7 @@ Render: TypeAlias = Callable[[Sequence[Message], bool], str]
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A rendered chat; ``spans`` are the half-open ranges of characters that the assistant writes."""
+    """A rendered chat; ``spans`` are the half-open ranges of characters the assistant writes."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
@@ -54,9 +59,10 @@ def conversations(
 ) -> list[Conversation]:
     """The documents of a chat: one, unless the template rewrites earlier turns.
 
-    ``specials`` are the texts of the tokenizer's special tokens: where a turn ends in one, that is its
-    terminator, and white space after it is the template's. With ``last_only`` only the last turn
-    of the assistant counts. A chat without a turn of the assistant gives one document without spans.
+    ``specials`` are the texts of the tokenizer's special tokens: where a turn ends in one, that is
+    its terminator, and white space after it is the template's. With ``last_only`` only the last
+    turn of the assistant counts. A chat without a turn of the assistant gives one document without
+    spans.
     """
     known = tuple(s for s in specials if s)
     turns = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
@@ -83,11 +89,16 @@ def _turn(
     content = str(messages[turn]["content"]).strip()
     start = len(prompt)
     if not after.startswith(prompt):
-        start = next((i for i, (a, b) in enumerate(zip(prompt, after, strict=False)) if a != b),
-                     min(len(prompt), len(after)))  # fmt: skip
+        start = next(
+            (i for i, (a, b) in enumerate(zip(prompt, after, strict=False)) if a != b),
+            min(len(prompt), len(after)),
+        )
         if start < len(render(messages[:turn], False)) or content not in after[start:]:
-            raise fault("E0779", "the chat template does not go on from its own generation prompt",
-                        notes=(f"prompt ends in {prompt[-40:]!r}", f"turn reads {after[start:][:40]!r}"))  # fmt: skip
+            raise fault(
+                "E0779",
+                "the chat template does not go on from its own generation prompt",
+                notes=(f"prompt ends in {prompt[-40:]!r}", f"turn reads {after[start:][:40]!r}"),
+            )
     trimmed = after.rstrip()
     ended = trimmed != after and len(trimmed) > start and trimmed.endswith(specials)
     return start, trimmed if ended else after
@@ -112,16 +123,24 @@ def compile_template(template: str, *, bos: str = "", eos: str = "") -> Render:
         size = 0
         try:
             for part in compiled.generate(
-                messages=[dict(m) for m in messages], add_generation_prompt=add_generation_prompt,
-                bos_token=bos, eos_token=eos, tools=None, documents=None, range=_bounded_range(),
-            ):  # fmt: skip
+                messages=[dict(m) for m in messages],
+                add_generation_prompt=add_generation_prompt,
+                bos_token=bos,
+                eos_token=eos,
+                tools=None,
+                documents=None,
+                range=_bounded_range(),
+            ):
                 size += len(part)
                 if size > MAX_TEXT:
                     raise ValueError("it writes more than 16 MiB")
                 parts.append(part)
         except Exception as error:  # whatever a template does wrong, the template is at fault
-            raise fault("E0779", f"the chat template refuses the messages: {_said(error)}",
-                        help="change the messages, or name another template") from None  # fmt: skip
+            raise fault(
+                "E0779",
+                f"the chat template refuses the messages: {_said(error)}",
+                help="change the messages, or name another template",
+            ) from None
         return "".join(parts)
 
     return render
@@ -146,8 +165,8 @@ def _bounded_range() -> Callable[..., range]:
     return bounded
 
 
-def _environment():  # type: ignore[no-untyped-def] # noqa: ANN202
-    """What templates of `transformers` expect: trimmed blocks, loop controls, ``raise_exception``."""
+def _environment():  # type: ignore[no-untyped-def]
+    """What the field's templates expect: trimmed blocks, loop controls, ``raise_exception``."""
     from jinja2 import nodes
     from jinja2.exceptions import SecurityError, TemplateError
     from jinja2.ext import Extension
@@ -158,7 +177,7 @@ def _environment():  # type: ignore[no-untyped-def] # noqa: ANN202
 
         tags = {"generation"}  # noqa: RUF012
 
-        def parse(self, parser):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        def parse(self, parser):  # type: ignore[no-untyped-def]
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return nodes.Scope(body).set_lineno(line)
@@ -168,13 +187,13 @@ def _environment():  # type: ignore[no-untyped-def] # noqa: ANN202
 
         intercepted_binops = frozenset({"*", "**", "%"})
 
-        def call_binop(self, context, operator, left, right):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        def call_binop(self, context, operator, left, right):  # type: ignore[no-untyped-def]
             numbers = isinstance(left, int | float) and isinstance(right, int | float)
             if not numbers or (operator == "**" and abs(right) > 64):
                 raise SecurityError(f"`{operator}` is for small numbers")
             return super().call_binop(context, operator, left, right)
 
-        def is_safe_attribute(self, obj, attr, value):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+        def is_safe_attribute(self, obj, attr, value):  # type: ignore[no-untyped-def]
             if isinstance(obj, str) and attr in UNSAFE_METHODS:
                 return False
             return super().is_safe_attribute(obj, attr, value)
@@ -183,7 +202,9 @@ def _environment():  # type: ignore[no-untyped-def] # noqa: ANN202
         raise TemplateError(message)
 
     def tojson(value: object, indent: int | None = None, **_: object) -> str:
-        return json.dumps(value, ensure_ascii=False, indent=None if indent is None else min(indent, 8))
+        return json.dumps(
+            value, ensure_ascii=False, indent=None if indent is None else min(indent, 8)
+        )
 
     environment = Bounded(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]

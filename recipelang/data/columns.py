@@ -56,27 +56,44 @@ def choose(fields: Mapping[str, object], present: tuple[str, ...], name: str) ->
         format = formats[0]
     for column in own:
         if column not in NEEDS[format]:
-            raise Fault("E0776", f"a dataset of format {format} has no `{column}`", at=column,
-                        help="its columns are " + ", ".join(f"`{c}`" for c in NEEDS[format]))  # fmt: skip
+            raise Fault(
+                "E0776",
+                f"a dataset of format {format} has no `{column}`",
+                at=column,
+                help="its columns are " + ", ".join(f"`{c}`" for c in NEEDS[format]),
+            )
     names = tuple((column, own.get(column, column)) for column in NEEDS[format])
     for column, actual in names:
         if actual not in present:
-            raise Fault("E0775", f"`{name}` has no column `{actual}`", at=column if column in own else "uri",
-                        label="no such column", help=f"its columns are {have}")  # fmt: skip
+            raise Fault(
+                "E0775",
+                f"`{name}` has no column `{actual}`",
+                at=column if column in own else "uri",
+                label="no such column",
+                help=f"its columns are {have}",
+            )
     return Columns(format, names)
 
 
 def _untold(name: str, formats: list[str], have: str) -> Fault:
     if formats:
         both = " and ".join(formats)
-        return Fault("E0776", f"`{name}` could be {both}", at="uri",
-                     help=f"say which: `format = {formats[0]}`")  # fmt: skip
-    return Fault("E0776", f"cannot tell the format of `{name}`: its columns are {have}", at="uri",
-                 help="name the columns: `text = \"body\"`, or `prompt = \"question\", completion = \"answer\"`")  # fmt: skip
+        return Fault(
+            "E0776",
+            f"`{name}` could be {both}",
+            at="uri",
+            help=f"say which: `format = {formats[0]}`",
+        )
+    return Fault(
+        "E0776",
+        f"cannot tell the format of `{name}`: its columns are {have}",
+        at="uri",
+        help='name the columns: `text = "body"`, or `prompt = "question", completion = "answer"`',
+    )
 
 
 def row_of(columns: Columns, row: Row, path: Path) -> dict[str, object]:
-    """The row by the format's own columns. Raises RecipeError E0777 where a value has another type."""
+    """The row by the format's own columns. Raises RecipeError E0777 for another type of value."""
     found: dict[str, object] = {}
     for column, actual in columns.names:
         if actual not in row.values:
@@ -99,8 +116,12 @@ def _check_messages(value: object, actual: str, path: Path, row: Row) -> None:
         raise _wrong(path, row, f"`{actual}` holds {len(messages)} messages")
     for i, message in enumerate(messages):
         if not isinstance(message, dict):
-            raise _wrong(path, row, f"`{actual}[{i}]` is an object with `role` and `content`, "
-                         f"found {json_name(message)}")  # fmt: skip
+            raise _wrong(
+                path,
+                row,
+                f"`{actual}[{i}]` is an object with `role` and `content`, "
+                f"found {json_name(message)}",
+            )
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
             said = f"`{role}`" if isinstance(role, str) else json_name(role)

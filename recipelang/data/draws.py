@@ -1,4 +1,5 @@
-"""All random draws of the host: Philox keyed by (draw key, purpose, index), the same on every machine.
+"""All random draws of the host: Philox keyed by (draw key, purpose, index), the same on every
+machine.
 
 Philox-4x64 (Salmon et al. 2011) is a counter-based generator whose raw output numpy keeps stable;
 everything is derived here from those raw 64-bit words, because numpy may change the methods of its
@@ -24,8 +25,8 @@ __all__ = ["bits", "integers", "permutation", "uniform"]
 def bits(draws: str, purpose: str, index: int, count: int) -> NDArray[np.uint64]:
     """``count`` uniform 64-bit words.
 
-    ``draws`` is the step's draw key (hex), ``purpose`` says what for (``order``, ``split``, a tensor's
-    name), ``index`` counts (an epoch, a step). Different triples give independent streams.
+    ``draws`` is the step's draw key (hex), ``purpose`` says what for (``order``, ``split``, a
+    tensor's name), ``index`` counts (an epoch, a step). Different triples give independent streams.
     """
     import numpy as np
 

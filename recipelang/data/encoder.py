@@ -1,4 +1,5 @@
-"""A model's tokenizer with what belongs to it: the end token, the prefix it writes, the chat template.
+"""A model's tokenizer with what belongs to it: the end token, the prefix it writes, the chat
+template.
 
 Example:
     >>> encoder = encoder_of({"tokenizer.json": b"..."}, {})  # doctest: +SKIP
@@ -29,9 +30,10 @@ SENTINEL = "\n"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoder:
-    """``prefix`` are the ids that the tokenizer puts before a text (BOS, usually); ``eos`` ends a text;
-    ``stops`` are all tokens at which the model is done; ``specials`` the texts of special tokens.
-    ``marks_start`` says that the tokenizer writes a space before a text, which a continuation must not get.
+    """``prefix`` are the ids that the tokenizer puts before a text (BOS, usually); ``eos`` ends a
+    text; ``stops`` are all tokens at which the model is done; ``specials`` the texts of special
+    tokens. ``marks_start`` says that the tokenizer writes a space before a text, which a
+    continuation must not get.
     """
 
     tokenizer: Tokenizer
@@ -48,12 +50,15 @@ class Encoder:
     def render(self) -> Render:
         """The chat template as a function. Raises RecipeError E0779 without one."""
         if self.template is None:
-            raise fault("E0779", "the data are chats, but the model has no chat template",
-                        help="give one: `dataset \"…\" { template = \"chatml.jinja\" }`")  # fmt: skip
+            raise fault(
+                "E0779",
+                "the data are chats, but the model has no chat template",
+                help='give one: `dataset "…" { template = "chatml.jinja" }`',
+            )
         return compile_template(self.template, bos=self.bos_text, eos=self.eos_text)
 
     def encode_pieces(self, pieces: Sequence[tuple[str, bool]]) -> list[list[int]]:
-        """The ids of each (text, starts a document); special tokens in the text are taken as such."""
+        """The ids of each (text, starts a document); special tokens are taken as such."""
         texts = [t if first or not self.marks_start else SENTINEL + t for t, first in pieces]
         encoded = self.tokenizer.encode_batch(texts, add_special_tokens=False)
         found: list[list[int]] = [e.ids for e in encoded]
@@ -82,7 +87,8 @@ class Encoder:
 def encoder_of(
     files: Mapping[str, Path | bytes], config: Mapping[str, object], template: str | None = None
 ) -> Encoder:
-    """The encoder of a model, from its files and configuration; ``template`` replaces its chat template.
+    """The encoder of a model, from its files and configuration; ``template`` replaces its chat
+    template.
 
     Raises RecipeError E0780 where there is no usable ``tokenizer.json``.
     """
@@ -90,17 +96,24 @@ def encoder_of(
 
     data = _bytes(files, "tokenizer.json")
     if data is None:
-        raise fault("E0780", "the model has no tokenizer.json",
-                    help="save the tokenizer beside the model, in the `tokenizers` format")  # fmt: skip
+        raise fault(
+            "E0780",
+            "the model has no tokenizer.json",
+            help="save the tokenizer beside the model, in the `tokenizers` format",
+        )
     try:
         tokenizer = Tokenizer.from_str(data.decode())
     except Exception as error:  # the library raises plain Exceptions
-        raise fault("E0780", f"tokenizer.json cannot be read: {str(error).splitlines()[0][:200]}") from None
+        raise fault(
+            "E0780", f"tokenizer.json cannot be read: {str(error).splitlines()[0][:200]}"
+        ) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     settings = _json(files, "tokenizer_config.json")
     bos, eos = _text(settings.get("bos_token")), _text(settings.get("eos_token"))
-    ends = _ids(config.get("eos_token_id")) + _ids(_json(files, "generation_config.json").get("eos_token_id"))
+    ends = _ids(config.get("eos_token_id")) + _ids(
+        _json(files, "generation_config.json").get("eos_token_id")
+    )
     named = tokenizer.token_to_id(eos) if eos else None
     eos_id = named if named is not None else next(iter(ends), None)
     if eos_id is not None and not eos:
@@ -111,9 +124,16 @@ def encoder_of(
         specials = (*specials, eos)
     stops = frozenset([*ends, *([eos_id] if eos_id is not None else [])])
     return Encoder(
-        tokenizer, eos_id, stops, _prefix(tokenizer), specials, template or _template(files, settings),
-        bos, eos, _marks_start(tokenizer),
-    )  # fmt: skip
+        tokenizer,
+        eos_id,
+        stops,
+        _prefix(tokenizer),
+        specials,
+        template or _template(files, settings),
+        bos,
+        eos,
+        _marks_start(tokenizer),
+    )
 
 
 def _bytes(files: Mapping[str, Path | bytes], name: str) -> bytes | None:
@@ -176,7 +196,8 @@ def _marks_start(tokenizer: Tokenizer) -> bool:
 
 
 def token_bytes(tokenizer: Tokenizer) -> NDArray[np.int32]:
-    """The number of UTF-8 bytes of text that each token id stands for, (vocabulary,); special tokens have none.
+    """The number of UTF-8 bytes of text that each token id stands for, (vocabulary,); special
+    tokens have none.
 
     It is read off the tokens' own spelling: byte-level alphabets write one character a byte,
     SentencePiece writes ``▁`` for a space and ``<0x0A>`` for a byte.

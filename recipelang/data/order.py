@@ -1,7 +1,8 @@
 """The order of the data: a pure function of the draws, the epoch and the step.
 
-Each epoch is a permutation of the rows of its own; the epochs follow each other without a gap, and step t
-takes positions [t batch, (t + 1) batch) of that stream. So a resumed run needs no state but the step.
+Each epoch is a permutation of the rows of its own; the epochs follow each other without a gap, and
+step t takes positions [t batch, (t + 1) batch) of that stream. So a resumed run needs no state but
+the step.
 
 Example:
     >>> steps_of(rows=10, batch=4, epochs=1.0)
@@ -43,7 +44,9 @@ def _epoch(draws: str, epoch: int, rows: int) -> NDArray[np.int64]:
 def rows_at(
     draws: str, *, rows: int, batch: int, step: int, total: int | None = None
 ) -> NDArray[np.int64]:
-    """The rows of a step (0-based), at most ``batch``: fewer only at the end of a stream of ``total`` rows."""
+    """The rows of a step (0-based), at most ``batch``: fewer only at the end of a stream of
+    ``total`` rows.
+    """
     import numpy as np
 
     stop = (step + 1) * batch if total is None else min((step + 1) * batch, total)

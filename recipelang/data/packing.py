@@ -2,7 +2,8 @@
 
 Documents go into rows by best fit, longest first (Ding et al. 2024, arXiv 2404.10830, for language
 models): each into the fullest row that still has room. What is longer than a row is cut, split,
-dropped or refused, and counted. A piece in which nothing is supervised is left out, and counted too.
+dropped or refused, and counted. A piece in which nothing is supervised is left out, and counted
+too.
 
 Example:
     >>> import numpy as np
@@ -39,7 +40,8 @@ class Counts:
 
     ``documents`` came in; of the ``long`` ones (longer than a row) all were cut, split or dropped;
     ``lost_tokens`` are in no row; ``lost_ends`` documents lost their supervised last token;
-    ``unsupervised`` pieces had nothing to learn from. ``tokens`` and ``supervised`` are in the rows.
+    ``unsupervised`` pieces had nothing to learn from. ``tokens`` and ``supervised`` are in the
+    rows.
     """
 
     documents: int
@@ -94,25 +96,33 @@ def pack(
 ) -> Packed:
     """Put documents into rows of at most ``length`` tokens.
 
-    ``overflow`` is ``cut`` (keep the start), ``split`` (into documents of their own), ``drop`` or ``error``.
-    Raises RecipeError E0781 for ``error``, E0778 where nothing supervised is left.
+    ``overflow`` is ``cut`` (keep the start), ``split`` (into documents of their own), ``drop`` or
+    ``error``. Raises RecipeError E0781 for ``error``, E0778 where nothing supervised is left.
     """
     import numpy as np
 
     sizes = np.diff(documents.starts)
     long = int((sizes > length).sum())
     if overflow == "error" and long:
-        raise fault("E0781", f"{long} of {len(sizes)} documents are longer than {length} tokens, "
-                    f"the longest has {int(sizes.max())}",
-                    help="raise `length`, or choose `overflow = cut`, `split` or `drop`")  # fmt: skip
+        raise fault(
+            "E0781",
+            f"{long} of {len(sizes)} documents are longer than {length} tokens, "
+            f"the longest has {int(sizes.max())}",
+            help="raise `length`, or choose `overflow = cut`, `split` or `drop`",
+        )
     cut: list[tuple[int, int]] = []
-    for start, stop in zip(documents.starts[:-1].tolist(), documents.starts[1:].tolist(), strict=True):
+    for start, stop in zip(
+        documents.starts[:-1].tolist(), documents.starts[1:].tolist(), strict=True
+    ):
         cut += _pieces(start, stop, length, overflow)
     learned = np.concatenate([[0], np.cumsum(documents.supervised)])
     kept = [(a, b) for a, b in cut if learned[b] > learned[a + 1]]
     if not kept:
-        raise fault("E0778", f"within rows of {length} tokens nothing is supervised",
-                    help="raise `length`: the prompts fill the rows")  # fmt: skip
+        raise fault(
+            "E0778",
+            f"within rows of {length} tokens nothing is supervised",
+            help="raise `length`: the prompts fill the rows",
+        )
     pieces = np.array(kept, np.int64).reshape(-1, 2)
     lengths = (pieces[:, 1] - pieces[:, 0]).tolist()
     bins = _best_fit(lengths, length) if packing else tuple((i,) for i in range(len(lengths)))
@@ -120,12 +130,20 @@ def pack(
     held = int(sum(lengths))
     ends = {b for _, b in kept}
     lost_ends = sum(
-        1 for stop in documents.starts[1:].tolist() if stop not in ends and documents.supervised[stop - 1]
+        1
+        for stop in documents.starts[1:].tolist()
+        if stop not in ends and documents.supervised[stop - 1]
     )
     counts = Counts(
-        len(sizes), long, len(documents.tokens) - held, lost_ends, len(cut) - len(kept), len(bins), held,
+        len(sizes),
+        long,
+        len(documents.tokens) - held,
+        lost_ends,
+        len(cut) - len(kept),
+        len(bins),
+        held,
         int(sum(learned[b] - learned[a + 1] for a, b in kept)),
-    )  # fmt: skip
+    )
     return Packed(documents, pieces, bins, width, counts)
 
 
@@ -139,8 +157,8 @@ def _pieces(start: int, stop: int, length: int, overflow: str) -> list[tuple[int
 
 
 def _best_fit(lengths: Sequence[int], capacity: int) -> tuple[tuple[int, ...], ...]:
-    """Best fit, longest first; among equals the earlier document and the row that was filled to that
-    point first. O(n log capacity)."""
+    """Best fit, longest first; among equals the earlier document and the row that was filled to
+    that point first. O(n log capacity)."""
     bins: list[list[int]] = []
     by_space: dict[int, deque[int]] = {}
     spaces: list[int] = []

@@ -1,8 +1,9 @@
-"""Reads rows from .jsonl, .csv and .txt files: strictly, line by line, with the standard library alone.
+"""Reads rows from .jsonl, .csv and .txt files: strictly, line by line, with the standard library
+alone.
 
-A file is refused at its first fault, which is named by file and line: bad UTF-8, a NUL, a line that is
-too long or nested too deeply, a duplicate key, a value that is not an object. A UTF-8 byte order mark
-is skipped.
+A file is refused at its first fault, which is named by file and line: bad UTF-8, a NUL, a line that
+is too long or nested too deeply, a duplicate key, a value that is not an object. A UTF-8 byte order
+mark is skipped.
 
 Example:
     >>> from pathlib import Path; import tempfile
@@ -53,16 +54,22 @@ def read_rows(path: Path) -> Iterator[Row]:
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         known = ", ".join(f"`{s}`" for s in FORMATS)
-        raise fault("E0772", f"`{path.name}` is not a data file that can be read",
-                    help=f"convert it to one of {known}")  # fmt: skip
+        raise fault(
+            "E0772",
+            f"`{path.name}` is not a data file that can be read",
+            help=f"convert it to one of {known}",
+        )
     try:
         with path.open("rb") as file:
             lines = _lines(file, path)
             yield from {".jsonl": _jsonl, ".csv": _csv, ".txt": _txt}[suffix](lines, path)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise fault("E0771", f"cannot read `{path}`: {reason.lower()}",
-                    help="check the path; it is relative to the recipe's folder") from None  # fmt: skip
+        raise fault(
+            "E0771",
+            f"cannot read `{path}`: {reason.lower()}",
+            help="check the path; it is relative to the recipe's folder",
+        ) from None
 
 
 def bad_line(path: Path, line: int, what: str, help: str = "") -> RecipeError:
@@ -86,8 +93,12 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, str]]:
         try:
             yield number, raw.decode()
         except UnicodeDecodeError as error:
-            raise bad_line(path, number, f"byte {error.start + 1} of the line is not UTF-8",
-                           "save the file as UTF-8") from None  # fmt: skip
+            raise bad_line(
+                path,
+                number,
+                f"byte {error.start + 1} of the line is not UTF-8",
+                "save the file as UTF-8",
+            ) from None
 
 
 def _txt(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[Row]:
@@ -109,11 +120,19 @@ def _jsonl(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[Row]:
                 _check_escapes(value)
         except (ValueError, RecursionError) as error:
             what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise bad_line(path, number, f"not a JSON object: {what[:1].lower()}{what[1:]}",
-                           "every line is one object, such as `{\"text\": \"…\"}`") from None  # fmt: skip
+            raise bad_line(
+                path,
+                number,
+                f"not a JSON object: {what[:1].lower()}{what[1:]}",
+                'every line is one object, such as `{"text": "…"}`',
+            ) from None
         if not isinstance(value, dict):
-            raise bad_line(path, number, f"a row is an object, found {json_name(value)}",
-                           "every line is one object, such as `{\"text\": \"…\"}`")  # fmt: skip
+            raise bad_line(
+                path,
+                number,
+                f"a row is an object, found {json_name(value)}",
+                'every line is one object, such as `{"text": "…"}`',
+            )
         yield Row(number, value)
 
 
@@ -185,8 +204,12 @@ def _csv(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[Row]:
                 header = _header(cells, path)
                 continue
             if len(cells) != len(header):
-                raise bad_line(path, line, f"{len(cells)} cells under {len(header)} columns",
-                               "quote cells that hold commas or line breaks")  # fmt: skip
+                raise bad_line(
+                    path,
+                    line,
+                    f"{len(cells)} cells under {len(header)} columns",
+                    "quote cells that hold commas or line breaks",
+                )
             yield Row(line, dict(zip(header, cells, strict=True)))
     except csv.Error as error:
         raise bad_line(path, reader.line_num, f"not CSV: {error}") from None

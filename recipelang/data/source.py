@@ -1,8 +1,8 @@
 """A dataset's file: where it is, what its content is, what its first rows say, all its rows.
 
-Only the standard library is used, so that `recipe check` can look into data. The argument ``fields``
-is everywhere the fields of `dataset`, with ``uri`` as written and ``folder``, the directory of the recipe
-(not needed where ``uri`` is absolute).
+Only the standard library is used, so that `recipe check` can look into data. The argument
+``fields`` is everywhere the fields of `dataset`, with ``uri`` as written and ``folder``, the
+directory of the recipe (not needed where ``uri`` is absolute).
 
 Example:
     >>> inspect({"uri": "recipes/data/verses.jsonl"}).format  # doctest: +SKIP
@@ -36,14 +36,19 @@ def _file(fields: Mapping[str, object]) -> Path:
 
 
 def _place(uri: str, fields: Mapping[str, object]) -> Path:
-    """Where a file is. Raises RecipeError E0720 to E0722, and E0772 for what cannot be read from."""
+    """Where a file is. Raises RecipeError E0720 to E0722, E0772 for what is not read."""
     folder = fields.get("folder")
     found = locate(uri, folder=Path(str(folder)) if folder else None)
     if found is None or uri.startswith("hf:"):
-        raise fault("E0772", "datasets cannot be read from `hf:` yet",
-                    help="download the file and name its path")  # fmt: skip
+        raise fault(
+            "E0772",
+            "datasets cannot be read from `hf:` yet",
+            help="download the file and name its path",
+        )
     if found.path.is_dir():
-        raise fault("E0772", f"`{found.path.name}` is a folder, not a data file", help="name a file in it")
+        raise fault(
+            "E0772", f"`{found.path.name}` is a folder, not a data file", help="name a file in it"
+        )
     return found.path
 
 
@@ -92,8 +97,12 @@ def inspect(fields: Mapping[str, object]) -> DatasetType:
         row_of(columns, row, path)
     if fields.get("template") is not None:
         if columns.format != "chat":
-            raise Fault("E0779", f"a chat template has no use in a dataset of format {columns.format}",
-                        at="template", help="leave it out, or write `format = chat`")  # fmt: skip
+            raise Fault(
+                "E0779",
+                f"a chat template has no use in a dataset of format {columns.format}",
+                at="template",
+                help="leave it out, or write `format = chat`",
+            )
         template_text(fields)
     return _sized(fields, columns.format, _present(rows), len(rows), path)
 
@@ -124,8 +133,12 @@ def _sized(
     """The type with what is known of the number of rows and the amount of text."""
     join, take, length = fields.get("join"), fields.get("take"), fields.get("length")
     if isinstance(join, int) and join > 1 and format != "text":
-        raise Fault("E0571", f"`join` makes documents of lines, but the format is {format}", at="join",
-                    help="leave it out")  # fmt: skip
+        raise Fault(
+            "E0571",
+            f"`join` makes documents of lines, but the format is {format}",
+            at="join",
+            help="leave it out",
+        )
     rows = found if found <= CHECKED_ROWS else None
     if rows is not None and isinstance(join, int):
         rows = -(-rows // join)
@@ -137,9 +150,14 @@ def _sized(
             rows = int(take.value) if rows is None else min(rows, int(take.value))
             size = min(size, int(take.value) * max(1, size // max(1, found)))
     return DatasetType(
-        present, format, rows, length if isinstance(length, int) else None, size, tokens,
+        present,
+        format,
+        rows,
+        length if isinstance(length, int) else None,
+        size,
+        tokens,
         fields.get("template") is not None,
-    )  # fmt: skip
+    )
 
 
 def load(fields: Mapping[str, object]) -> tuple[str, list[dict[str, object]]]:

@@ -1,15 +1,17 @@
-"""Datasets as tokens: documents with a supervision mask, made once for a dataset, tokenizer and length.
+"""Datasets as tokens: documents with a supervision mask, made once for a dataset, tokenizer and
+length.
 
-A document is made of pieces that are tokenised apart, so that supervised text is exactly the completion
-(or the assistant's turn) and its terminator, and the tokens before it are those that a prompt has
-when the model is used:
+A document is made of pieces that are tokenised apart, so that supervised text is exactly the
+completion (or the assistant's turn) and its terminator, and the tokens before it are those that a
+prompt has when the model is used:
 
 - text: the tokenizer's own prefix (BOS), the text, the end token;
 - prompt-completion: prefix, prompt | completion, end token;
-- chat: the rendered template, cut where the assistant's turns begin and end; nothing is added to it.
+- chat: the rendered template, cut where the assistant's turns begin and end; nothing is added to
+  it.
 
-The prefix is left out where the text begins with it already: there is never a second BOS. Texts that
-are scored have no end token: what is measured is the text.
+The prefix is left out where the text begins with it already: there is never a second BOS. Texts
+that are scored have no end token: what is measured is the text.
 
 Example:
     >>> documents.supervised.sum() <= len(documents.tokens)  # doctest: +SKIP
@@ -42,9 +44,9 @@ Piece: TypeAlias = tuple[str, bool]
 class Documents:
     """Tokenised documents, end to end.
 
-    ``tokens`` int32 and ``supervised`` bool, both (total,); document i is ``[starts[i], starts[i + 1])``,
-    ``starts`` int64 (documents + 1,). The first token of a document is never supervised. ``rows`` is the
-    number of rows of the dataset that they come from.
+    ``tokens`` int32 and ``supervised`` bool, both (total,); document i is ``[starts[i], starts[i +
+    1])``, ``starts`` int64 (documents + 1,). The first token of a document is never supervised.
+    ``rows`` is the number of rows of the dataset that they come from.
     """
 
     tokens: NDArray[np.int32]
@@ -59,9 +61,14 @@ class Documents:
 
 
 def tokenise(
-    rows: Sequence[Row], format: str, supervise: str, encoder: Encoder, *,
-    take_tokens: int | None = None, terminate: bool = True,
-) -> Documents:  # fmt: skip
+    rows: Sequence[Row],
+    format: str,
+    supervise: str,
+    encoder: Encoder,
+    *,
+    take_tokens: int | None = None,
+    terminate: bool = True,
+) -> Documents:
     """Tokenise rows of a format; ``supervise`` is ``completion``, ``assistant`` or ``all``.
 
     ``take_tokens`` keeps so many tokens from the start, and cuts the last document there.
@@ -69,21 +76,31 @@ def tokenise(
     supervised, E0779 when a chat cannot be rendered, E0780 when the tokenizer has no end token.
     """
     if terminate and encoder.eos is None and format != "chat":
-        raise fault("E0780", "the tokenizer names no end token",
-                    help="add `eos_token` to the model's tokenizer_config.json")  # fmt: skip
+        raise fault(
+            "E0780",
+            "the tokenizer names no end token",
+            help="add `eos_token` to the model's tokenizer_config.json",
+        )
     if format == "chat":
         pieces = [p for i, row in enumerate(rows) for p in _chat(row, i, encoder, supervise)]
     elif format == "text":
         pieces = [[(str(row["text"]), True)] for row in rows]
     else:
-        pieces = [[(str(r["prompt"]), supervise == "all"), (str(r["completion"]), True)] for r in rows]
-    found = _join(pieces, encoder, format, terminate and format != "chat" or format == "prompt-completion")
+        pieces = [
+            [(str(r["prompt"]), supervise == "all"), (str(r["completion"]), True)] for r in rows
+        ]
+    found = _join(
+        pieces, encoder, format, (terminate and format != "chat") or format == "prompt-completion"
+    )
     if take_tokens is not None:
         found = _take(found, take_tokens)
     documents = _documents(found, len(rows))
     if not documents.supervised.any():
-        raise fault("E0778", f"supervision selects nothing in {len(rows)} rows",
-                    help="check `supervise`, and that there are answers in the data")  # fmt: skip
+        raise fault(
+            "E0778",
+            f"supervision selects nothing in {len(rows)} rows",
+            help="check `supervise`, and that there are answers in the data",
+        )
     return documents
 
 
@@ -96,7 +113,9 @@ def _chat(row: Row, index: int, encoder: Encoder, supervise: str) -> list[list[P
     except RecipeError as error:
         d = error.diagnostics[0]
         message = f"row {index + 1}: {d.message}"
-        raise RecipeError(Diagnostic(d.code, d.severity, message, notes=d.notes, help=d.help)) from None
+        raise RecipeError(
+            Diagnostic(d.code, d.severity, message, notes=d.notes, help=d.help)
+        ) from None
     found: list[list[Piece]] = []
     for talk in talks:
         if supervise == "all":

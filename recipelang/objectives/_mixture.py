@@ -9,7 +9,8 @@ __all__ = ["log_mixture"]
 
 
 def log_mixture(xp: Any, teachers: tuple[Any, ...], temperature: float) -> Any:
-    """log of the mean over teachers of ``softmax(logits / temperature)``, (n, vocabulary), without gradient.
+    """log of the mean over teachers of ``softmax(logits / temperature)``, (n, vocabulary), without
+    gradient.
 
     With one teacher it is its log-softmax. Several are averaged as probabilities, by log-sum-exp.
     """

@@ -20,8 +20,8 @@ def cross_entropy(
 ) -> Any:
     """The negative log-likelihood of the tokens of the dataset.
 
-    With q = softmax(student): the sum over positions of −log q[target], divided by their number in the
-    optimiser step. The gradient in the logits is q − onehot(target).
+    With q = softmax(student): the sum over positions of −log q[target], divided by their number in
+    the optimiser step. The gradient in the logits is q − onehot(target).
     """
     log_q = xp.log_softmax(student, axis=-1)
     of_target = xp.take_along_axis(log_q, positions.targets[:, None], axis=-1)[:, 0]

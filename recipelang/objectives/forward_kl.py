@@ -18,14 +18,21 @@ __all__ = ["forward_kl"]
 
 @objective(needs_teacher=True)
 def forward_kl(
-    xp: Any, positions: Positions, student: Any, teachers: tuple[Any, ...], statistics: Any, *,
-    temperature: Annotated[float, Range(0, open_low=True), "softens both; the step's by default"] = 1.0,
-) -> Any:  # fmt: skip
+    xp: Any,
+    positions: Positions,
+    student: Any,
+    teachers: tuple[Any, ...],
+    statistics: Any,
+    *,
+    temperature: Annotated[
+        float, Range(0, open_low=True), "softens both; the step's by default"
+    ] = 1.0,
+) -> Any:
     """The divergence of the student from the teacher, weighted by the teacher (arXiv 1503.02531).
 
     With p = softmax(teacher / T) and q = softmax(student / T): T² Σ p (log p − log q), summed over
-    positions. The gradient in the student's logits is T (q − p); the factor T² keeps its size when T
-    changes.
+    positions. The gradient in the student's logits is T (q − p); the factor T² keeps its size when
+    T changes.
     """
     log_p = log_mixture(xp, teachers, temperature)
     log_q = xp.log_softmax(student / temperature, axis=-1)

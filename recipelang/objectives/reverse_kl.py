@@ -18,9 +18,16 @@ __all__ = ["reverse_kl"]
 
 @objective(needs_teacher=True)
 def reverse_kl(
-    xp: Any, positions: Positions, student: Any, teachers: tuple[Any, ...], statistics: Any, *,
-    temperature: Annotated[float, Range(0, open_low=True), "softens both; the step's by default"] = 1.0,
-) -> Any:  # fmt: skip
+    xp: Any,
+    positions: Positions,
+    student: Any,
+    teachers: tuple[Any, ...],
+    statistics: Any,
+    *,
+    temperature: Annotated[
+        float, Range(0, open_low=True), "softens both; the step's by default"
+    ] = 1.0,
+) -> Any:
     """The divergence of the teacher from the student, weighted by the student (arXiv 2306.08543).
 
     With p = softmax(teacher / T) and q = softmax(student / T): T² Σ q (log q − log p), summed over

@@ -1,7 +1,8 @@
 """Puts tensors into the store: canonical safetensors shards, written and hashed in one pass.
 
-A shard's header has one metadata entry (which `transformers` asks for) and the tensors in name order, padded with spaces to a multiple of 8
-bytes; data follow in the same order. So equal tensors give equal objects.
+A shard's header has one metadata entry (which `transformers` asks for) and the tensors in name
+order, padded with spaces to a multiple of 8 bytes; data follow in the same order. So equal tensors
+give equal objects.
 
 Example:
     >>> stored = store_tensors(store, [Tensor("a", "F32", (2,), lambda: array)])  # doctest: +SKIP
@@ -44,7 +45,9 @@ class Tensor:
 
 
 def store_tensors(store: Store, tensors: Iterable[Tensor]) -> dict[str, StoredTensor]:
-    """Write tensors to the store; one is in memory at a time. Raises RecipeError when the disk is full."""
+    """Write tensors to the store; one is in memory at a time. Raises RecipeError when the disk is
+    full.
+    """
     found: dict[str, StoredTensor] = {}
     shard: list[Tensor] = []
     size = 0
@@ -63,7 +66,11 @@ def _write(store: Store, tensors: Sequence[Tensor]) -> dict[str, StoredTensor]:
     table: dict[str, object] = {"__metadata__": {"format": "pt"}}
     place = 0
     for t in tensors:
-        table[t.name] = {"dtype": t.dtype, "shape": list(t.shape), "data_offsets": [place, place + t.bytes]}
+        table[t.name] = {
+            "dtype": t.dtype,
+            "shape": list(t.shape),
+            "data_offsets": [place, place + t.bytes],
+        }
         place += t.bytes
     header = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)
@@ -80,7 +87,9 @@ def _write(store: Store, tensors: Sequence[Tensor]) -> dict[str, StoredTensor]:
                 values = np.ascontiguousarray(t.read()).reshape(-1)
                 raw = values.view(np.uint8) if values.size else np.empty(0, np.uint8)
                 if raw.nbytes != t.bytes or values.dtype.itemsize != DTYPE_BYTES[t.dtype]:
-                    raise ValueError(f"{t.name}: {values.dtype} x {values.size} is not {t.dtype} {t.shape}")
+                    raise ValueError(
+                        f"{t.name}: {values.dtype} x {values.size} is not {t.dtype} {t.shape}"
+                    )
                 rows.append((t, hashlib.sha256(raw.data).hexdigest(), start))
                 file.write(raw.data)
                 whole.update(raw.data)

@@ -1,7 +1,7 @@
 """Data steps: what `dataset`, `split`, `mix` and the parts of a split give when they run.
 
-Nothing is stored: rows are read when they are asked for, and an artifact id is a hash of the source's
-content and of the operations on it.
+Nothing is stored: rows are read when they are asked for, and an artifact id is a hash of the
+source's content and of the operations on it.
 
 Example:
     >>> evaluate_data(node, {}, "00").format  # doctest: +SKIP
@@ -33,7 +33,8 @@ Inputs: TypeAlias = "Mapping[str, tuple[RuntimeValue, ...]]"
 class Rows:
     """A :class:`~recipelang.run.values.DatasetValue`.
 
-    ``take_tokens`` cuts the dataset when it is tokenised; ``template`` is its own chat template, if any.
+    ``take_tokens`` cuts the dataset when it is tokenised; ``template`` is its own chat template, if
+    any.
     """
 
     artifact: str
@@ -59,7 +60,8 @@ def identity(op: str, **parts: object) -> str:
 
 
 def evaluate_data(node: Node, inputs: Inputs, draws: str | None) -> Rows | SplitValue:
-    """The value of a data step; ``draws`` is the step's draw key (see :mod:`recipelang.data.draws`).
+    """The value of a data step; ``draws`` is the step's draw key (see
+    :mod:`recipelang.data.draws`).
 
     Raises RecipeError of band E07 where a file cannot be read or is not what it should be.
     """
@@ -110,16 +112,23 @@ def _dataset(node: Node, draws: str) -> Rows:
 
     tokens = int(take.value) if isinstance(take, Quantity) and take.unit == "tokens" else None
     return Rows(
-        artifact, format, length if isinstance(length, int) else None, load, tokens,
+        artifact,
+        format,
+        length if isinstance(length, int) else None,
+        load,
+        tokens,
         source.template_text(fields),
-    )  # fmt: skip
+    )
 
 
 def _split(node: Node, data: Rows, draws: str) -> SplitValue:
     """Equal rows stay together: a drawn order of the distinct ones decides who is held out."""
     if data.take_tokens is not None:
-        raise fault("E0782", "a dataset cut to a number of tokens cannot be split",
-                    help="take examples instead: `take = 500 examples`")  # fmt: skip
+        raise fault(
+            "E0782",
+            "a dataset cut to a number of tokens cannot be split",
+            help="take examples instead: `take = 500 examples`",
+        )
     holdout = node.attr("holdout")
     assert isinstance(holdout, Quantity)
 
@@ -129,7 +138,9 @@ def _split(node: Node, data: Rows, draws: str) -> SplitValue:
         return [row for i, row in enumerate(rows) if (i in chosen) == held]
 
     def part(name: str) -> Rows:
-        artifact = identity("split", of=data.artifact, holdout=canonical(holdout), draws=draws, part=name)
+        artifact = identity(
+            "split", of=data.artifact, holdout=canonical(holdout), draws=draws, part=name
+        )
         return replace(data, artifact=artifact, load=lambda: load(name == "holdout"))
 
     return SplitValue(part("train"), part("holdout"))
@@ -145,10 +156,15 @@ def held_out(rows: Sequence[Row], holdout: Quantity, draws: str) -> frozenset[in
     groups: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
         groups.setdefault(json.dumps(row, sort_keys=True, ensure_ascii=False), []).append(i)
-    wanted = max(1, round(holdout.value * len(rows) if holdout.unit == "fraction" else holdout.value))
+    wanted = max(
+        1, round(holdout.value * len(rows) if holdout.unit == "fraction" else holdout.value)
+    )
     if len(groups) < 2 or wanted >= len(rows):
-        raise fault("E0782", f"{len(rows)} rows, {len(groups)} of them different, cannot be split so",
-                    help="hold out less, or add rows")  # fmt: skip
+        raise fault(
+            "E0782",
+            f"{len(rows)} rows, {len(groups)} of them different, cannot be split so",
+            help="hold out less, or add rows",
+        )
     members = list(groups.values())
     chosen: list[int] = []
     for place in permutation(draws, "split", 0, len(members)).tolist()[:-1]:
@@ -160,26 +176,40 @@ def held_out(rows: Sequence[Row], holdout: Quantity, draws: str) -> frozenset[in
 
 def _mix(node: Node, parts: list[Rows]) -> Rows:
     if any(part.take_tokens is not None for part in parts):
-        raise fault("E0782", "a dataset cut to a number of tokens cannot be mixed",
-                    help="take examples instead: `take = 500 examples`")  # fmt: skip
+        raise fault(
+            "E0782",
+            "a dataset cut to a number of tokens cannot be mixed",
+            help="take examples instead: `take = 500 examples`",
+        )
     templates = {part.template for part in parts}
     if len(templates) > 1:
-        raise fault("E0779", "the datasets of a mixture name different chat templates",
-                    help="give all of them the same")  # fmt: skip
+        raise fault(
+            "E0779",
+            "the datasets of a mixture name different chat templates",
+            help="give all of them the same",
+        )
     given, examples = node.attr("weight"), node.attr("examples")
-    weights = [w if isinstance(w, int | float) else None for w in given] if isinstance(given, tuple) else []
+    weights = (
+        [w if isinstance(w, int | float) else None for w in given]
+        if isinstance(given, tuple)
+        else []
+    )
     weighted = any(w is not None for w in weights)
     shares = [1.0 if w is None else float(w) for w in weights] if weighted else None
     total = examples if isinstance(examples, int) else None
     artifact = identity(
-        "mix", of=[p.artifact for p in parts], weight=canonical(tuple(shares) if shares else None),
+        "mix",
+        of=[p.artifact for p in parts],
+        weight=canonical(tuple(shares) if shares else None),
         examples=canonical(total),
-    )  # fmt: skip
+    )
     lengths = {part.length for part in parts}
 
     def load() -> Sequence[Row]:
         rows = [part.rows() for part in parts]
-        return [rows[i][j % len(rows[i])] for i, j in mixture([len(r) for r in rows], shares, total)]
+        return [
+            rows[i][j % len(rows[i])] for i, j in mixture([len(r) for r in rows], shares, total)
+        ]
 
     length = lengths.pop() if len(lengths) == 1 else None
     return Rows(artifact, parts[0].format, length, load, None, parts[0].template)
@@ -188,7 +218,8 @@ def _mix(node: Node, parts: list[Rows]) -> Rows:
 def mixture(
     sizes: Sequence[int], shares: Sequence[float] | None, total: int | None
 ) -> list[tuple[int, int]]:
-    """(part, row) of each row of a mixture; a row number beyond a part's size means its rows come again.
+    """(part, row) of each row of a mixture; a row number beyond a part's size means its rows come
+    again.
 
     Without shares and total it is the concatenation. Otherwise part i has its share of the total
     (largest remainders, so that they add up), evenly spread; without a total, as many rows as come
@@ -202,7 +233,9 @@ def mixture(
         total = int(min(n * whole / w for n, w in zip(sizes, weights, strict=True) if w > 0) + 1e-9)
     exact = [total * w / whole for w in weights]
     counts = [int(e) for e in exact]
-    for i in sorted(range(len(exact)), key=lambda i: (counts[i] - exact[i], i))[: total - sum(counts)]:
+    for i in sorted(range(len(exact)), key=lambda i: (counts[i] - exact[i], i))[
+        : total - sum(counts)
+    ]:
         counts[i] += 1
     places = [((j + 0.5) / count, i, j) for i, count in enumerate(counts) for j in range(count)]
     return [(i, j) for _, i, j in sorted(places)]

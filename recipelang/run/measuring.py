@@ -1,7 +1,8 @@
-"""Metrics and tables: what `loss`, `perplexity`, `bits-per-byte`, `accuracy`, `size` and `evaluate` give.
+"""Metrics and tables: what `loss`, `perplexity`, `bits-per-byte`, `accuracy`, `size` and `evaluate`
+give.
 
-Each number comes with a 95 % bootstrap interval over windows (or examples) whose draws are keyed, so it is
-the same whenever it is measured again. A table loads each model once.
+Each number comes with a 95 % bootstrap interval over windows (or examples) whose draws are keyed,
+so it is the same whenever it is measured again. A table loads each model once.
 
 Example:
     >>> measure(node, inputs, draws="00", backend=backend).value  # doctest: +SKIP
@@ -38,15 +39,20 @@ DECODED_AT_A_TIME = 8
 
 
 def measure(
-    node: Node, inputs: Inputs, *, draws: str | None, backend: Backend | None,
-    names: Mapping[str, Sequence[str]] | None = None, scores: ScoreCache | None = None,
+    node: Node,
+    inputs: Inputs,
+    *,
+    draws: str | None,
+    backend: Backend | None,
+    names: Mapping[str, Sequence[str]] | None = None,
+    scores: ScoreCache | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Measurement | Table:  # fmt: skip
+) -> Measurement | Table:
     """Carry out a metric (a :class:`Measurement`) or `evaluate` (a :class:`Table`).
 
-    ``names`` are what the recipe calls the operands, by role (``models``, ``data``). ``backend`` may be
-    None for `size`. ``scores`` is shared by the measures of a run. ``progress`` gets the cells done and
-    all of them. Raises RecipeError of the bands E07 and E08.
+    ``names`` are what the recipe calls the operands, by role (``models``, ``data``). ``backend``
+    may be None for `size`. ``scores`` is shared by the measures of a run. ``progress`` gets the
+    cells done and all of them. Raises RecipeError of the bands E07 and E08.
     """
     if node.op == "size":
         return _size(_models(inputs, "model")[0])
@@ -63,13 +69,16 @@ def measure(
 
 
 def choose(measured: Sequence[Measurement]) -> int:
-    """The index of the best of several measurements, the first one among equals; not-a-number never wins."""
+    """The index of the best of several measurements, the first one among equals; not-a-number never
+    wins.
+    """
     if not measured:
         raise ValueError("nothing to choose from")
     sign = 1 if measured[0].direction == "min" else -1
-    return min(range(len(measured)), key=lambda i: (
-        measured[i].value != measured[i].value, sign * measured[i].value, i
-    ))  # fmt: skip
+    return min(
+        range(len(measured)),
+        key=lambda i: (measured[i].value != measured[i].value, sign * measured[i].value, i),
+    )
 
 
 def _models(inputs: Inputs, role: str) -> list[ModelValue]:
@@ -120,9 +129,11 @@ class _Loaded:
 
 
 def _table(
-    job: _Job, inputs: Inputs, names: Mapping[str, Sequence[str]],
+    job: _Job,
+    inputs: Inputs,
+    names: Mapping[str, Sequence[str]],
     progress: Callable[[int, int], None] | None,
-) -> Table:  # fmt: skip
+) -> Table:
     models, datasets = _models(inputs, "models"), _datasets(inputs)
     rows = _unique(names.get("models"), len(models), "model")
     columns = _unique(names.get("data"), len(datasets), "data")
@@ -171,8 +182,12 @@ def _unique(names: Sequence[str] | None, count: int, kind: str) -> list[str]:
 def _size(model: ModelValue) -> Measurement:
     """Parameters; a head that is tied to the embedding is not counted again."""
     tensors = model.checkpoint.tensors
-    tied = model.checkpoint.config.get("tie_word_embeddings") is True and any("embed" in n for n in tensors)
-    value = sum(info.elements for n, info in tensors.items() if not (tied and n == "lm_head.weight"))
+    tied = model.checkpoint.config.get("tie_word_embeddings") is True and any(
+        "embed" in n for n in tensors
+    )
+    value = sum(
+        info.elements for n, info in tensors.items() if not (tied and n == "lm_head.weight")
+    )
     return Measurement("size", float(value), float(value), float(value), value, "min")
 
 
@@ -184,8 +199,11 @@ def _metric(loaded: _Loaded, metric: str, data: Rows) -> Measurement:
     scores = _scores(loaded, data)
     tokens = int(scores.tokens.sum())
     loss_low, loss_high = interval(scores.nats, scores.tokens, loaded.job.draws)
-    detail = {"nats": float(scores.nats.sum()), "bytes": float(scores.bytes.sum()),
-              "windows": float(len(scores.nats))}  # fmt: skip
+    detail = {
+        "nats": float(scores.nats.sum()),
+        "bytes": float(scores.bytes.sum()),
+        "windows": float(len(scores.nats)),
+    }
     match metric:
         case "loss":
             return Measurement(metric, scores.loss, loss_low, loss_high, tokens, direction, detail)
@@ -194,8 +212,11 @@ def _metric(loaded: _Loaded, metric: str, data: Rows) -> Measurement:
             return Measurement(metric, *values, tokens, direction, detail)
         case "bits-per-byte":
             if not scores.bytes.sum():
-                raise fault("E0778", "the scored tokens have no bytes of text",
-                            help="measure `loss` instead, or score text")  # fmt: skip
+                raise fault(
+                    "E0778",
+                    "the scored tokens have no bytes of text",
+                    help="measure `loss` instead, or score text",
+                )
             low, high = interval(scores.nats / log(2), scores.bytes, loaded.job.draws)
             return Measurement(metric, scores.bits_per_byte, low, high, tokens, direction, detail)
         case _:
@@ -222,7 +243,9 @@ def _scores(loaded: _Loaded, data: Rows) -> Scores:
             loaded.job.windows[names] = windows_of(encoder, data, chosen, supervise)
         rows = node.hint("batch") or node.attr("batch")
         found = loaded.job.windows[names].score(
-            loaded.ready().score, token_bytes(encoder.tokenizer), rows if isinstance(rows, int) else None
+            loaded.ready().score,
+            token_bytes(encoder.tokenizer),
+            rows if isinstance(rows, int) else None,
         )
         loaded.job.scores[key] = found
     return found
@@ -236,8 +259,11 @@ def _accuracy(loaded: _Loaded, data: Rows, direction: str) -> Measurement:
     encoder = replace_template(loaded.encoder, data)
     asked = _questions(encoder, data, limit if isinstance(limit, int) else None)
     if not asked:
-        raise fault("E0778", "there is nothing to answer: no row has an answer",
-                    help="use rows with a completion, or chats with a turn of the assistant")  # fmt: skip
+        raise fault(
+            "E0778",
+            "there is nothing to answer: no row has an answer",
+            help="use rows with a completion, or chats with a turn of the assistant",
+        )
     right = np.zeros(len(asked))
     order = sorted(range(len(asked)), key=lambda i: (len(asked[i].prompt), i))
     for chosen in _groups(order, DECODED_AT_A_TIME):
@@ -277,8 +303,14 @@ def _questions(encoder: Encoder, data: Rows, limit: int | None) -> list[_Questio
         assert isinstance(messages, list)
         for talk in conversations(encoder.render, messages, encoder.specials, last_only=True):
             for start, stop in talk.spans:
-                prompt, whole = encoder.encode_pieces([(talk.text[:start], True), (talk.text[start:stop], False)])
-                ends = whole[-1:] if encoder.tokenizer.id_to_token(whole[-1]) in encoder.specials else []
+                prompt, whole = encoder.encode_pieces(
+                    [(talk.text[:start], True), (talk.text[start:stop], False)]
+                )
+                ends = (
+                    whole[-1:]
+                    if encoder.tokenizer.id_to_token(whole[-1]) in encoder.specials
+                    else []
+                )
                 found.append(_Question(prompt, whole[: len(whole) - len(ends)], frozenset(ends)))
     return found
 

@@ -1,4 +1,5 @@
-"""What a training step tells: facts of its data first, evaluations on the way, a summary at the end.
+"""What a training step tells: facts of its data first, evaluations on the way, a summary at the
+end.
 
 Example:
     >>> Evaluated(8, 2.5, 1.2).step
@@ -18,7 +19,15 @@ from recipelang.data.batch import Batch
 from recipelang.data.encoder import Encoder
 from recipelang.data.packing import Counts
 
-__all__ = ["Evaluated", "Facts", "Report", "Summary", "read_evaluations", "sample_of", "write_evaluations"]
+__all__ = [
+    "Evaluated",
+    "Facts",
+    "Report",
+    "Summary",
+    "read_evaluations",
+    "sample_of",
+    "write_evaluations",
+]
 
 SAMPLE = 256
 """Tokens that a sample shows."""
@@ -26,8 +35,8 @@ SAMPLE = 256
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is trained on. ``rows`` of the dataset, what became of its documents, ``steps`` to do, and the
-    first row's text in pieces, each with whether it is supervised."""
+    """What is trained on. ``rows`` of the dataset, what became of its documents, ``steps`` to do,
+    and the first row's text in pieces, each with whether it is supervised."""
 
     rows: int
     counts: Counts
@@ -43,14 +52,20 @@ class Facts:
         """A few sentences for a report."""
         c = self.counts
         found = [
-            f"{self.rows:,} rows, {c.documents:,} documents, {c.tokens:,} tokens in {c.rows:,} rows of the "
-            f"batch; {self.supervised_share:.1%} supervised",
+            f"{self.rows:,} rows, {c.documents:,} documents, {c.tokens:,} tokens "
+            f"in {c.rows:,} packed rows; {self.supervised_share:.1%} supervised",
         ]
         if c.long:
-            kept = f"{c.lost_tokens:,} tokens are left out" if c.lost_tokens else "they are split into pieces"
+            kept = (
+                f"{c.lost_tokens:,} tokens are left out"
+                if c.lost_tokens
+                else "they are split into pieces"
+            )
             found.append(f"{c.long:,} documents are longer than a row; {kept}")
         if c.lost_ends:
-            found.append(f"{c.lost_ends:,} documents lost their end, so the model does not see them stop")
+            found.append(
+                f"{c.lost_ends:,} documents lost their end, so the model does not see them stop"
+            )
         if c.unsupervised:
             found.append(f"{c.unsupervised:,} pieces have nothing supervised and are left out")
         return found
@@ -91,8 +106,8 @@ class Summary:
     evaluations: tuple[Evaluated, ...]
 
     def to_jsonl(self) -> str:
-        """A line a step: ``{"step": 1, "loss": …, "grad_norm": …, "lr": …, "tokens": …}``; evaluations
-        follow as ``{"step": …, "over": {"loss": …, "bits_per_byte": …}}``."""
+        """A line a step: ``{"step": 1, "loss": …, "grad_norm": …, "lr": …, "tokens": …}``;
+        evaluations follow as ``{"step": …, "over": {"loss": …, "bits_per_byte": …}}``."""
         rows: list[dict[str, object]] = [asdict(progress) for progress in self.history]
         rows += [
             {"step": e.step, "over": {"loss": e.loss, "bits_per_byte": e.bits_per_byte}}
@@ -107,7 +122,10 @@ Report: TypeAlias = "Callable[[Facts | Progress | Evaluated | Summary], None]"
 def sample_of(batch: Batch, encoder: Encoder) -> tuple[tuple[str, bool], ...]:
     """The first document of a batch in runs of equal supervision, special tokens shown."""
     first = batch.segments[0] == 1
-    ids, mask = batch.tokens[0][first][:SAMPLE].tolist(), batch.supervised[0][first][:SAMPLE].tolist()
+    ids, mask = (
+        batch.tokens[0][first][:SAMPLE].tolist(),
+        batch.supervised[0][first][:SAMPLE].tolist(),
+    )
     runs: list[tuple[list[int], bool]] = []
     for token, supervised in zip(ids, mask, strict=True):
         if not runs or runs[-1][1] != supervised:

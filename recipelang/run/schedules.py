@@ -8,7 +8,8 @@ warm-up (t + 1) / W; then with p = (t − W) / (T − W)
 The first step is never lost to a rate of zero, as it is where the warm-up is t / W.
 
 Example:
-    >>> [round(r, 2) for r in learning_rates(Form("linear", (("warmup", Quantity(2, "steps")),)), 1.0, 6)]
+    >>> linear = Form("linear", (("warmup", Quantity(2, "steps")),))
+    >>> [round(rate, 2) for rate in learning_rates(linear, 1.0, 6)]
     [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
 """
 

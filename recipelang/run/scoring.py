@@ -1,6 +1,8 @@
-"""Scores text with a model: nats, tokens and bytes of every window, from which metrics and intervals follow.
+"""Scores text with a model: nats, tokens and bytes of every window, from which metrics and
+intervals follow.
 
-Windows have at most ``length`` tokens and do not overlap; the first token of a window is not scored.
+Windows have at most ``length`` tokens and do not overlap; the first token of a window is not
+scored.
 
 Example:
     >>> import numpy as np
@@ -37,8 +39,8 @@ MAX_UNITS = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """A number a window: ``nats`` float64 (minus log-probabilities, summed), ``tokens`` scored, and their
-    UTF-8 ``bytes``, all (windows,)."""
+    """A number a window: ``nats`` float64 (minus log-probabilities, summed), ``tokens`` scored, and
+    their UTF-8 ``bytes``, all (windows,)."""
 
     nats: NDArray[np.float64]
     tokens: NDArray[np.int64]
@@ -81,11 +83,13 @@ class Windows:
                 yield chosen, self.packed.batch(chosen, width)
 
     def score(
-        self, score: Callable[[Batch], NDArray[np.floating]], sizes: NDArray[np.int32],
+        self,
+        score: Callable[[Batch], NDArray[np.floating]],
+        sizes: NDArray[np.int32],
         rows: int | None = None,
-    ) -> Scores:  # fmt: skip
-        """Score all windows; ``score`` gives log-probabilities (rows, width), ``sizes`` the bytes of each
-        token id."""
+    ) -> Scores:
+        """Score all windows; ``score`` gives log-probabilities (rows, width), ``sizes`` the bytes
+        of each token id."""
         import numpy as np
 
         count = self.packed.rows
@@ -105,9 +109,13 @@ def windows_of(encoder: Encoder, data: Rows, length: int, supervise: str) -> Win
     Raises RecipeError E0778 where nothing is scored.
     """
     documents = tokenise(
-        data.rows(), data.format, supervise, encoder, take_tokens=data.take_tokens,
+        data.rows(),
+        data.format,
+        supervise,
+        encoder,
+        take_tokens=data.take_tokens,
         terminate=data.format != "text",
-    )  # fmt: skip
+    )
     return Windows(windows(documents, length))
 
 
@@ -116,8 +124,8 @@ def interval(
 ) -> tuple[float, float]:
     """The 95 % percentile bootstrap interval of ``sum(numerators) / sum(denominators)``.
 
-    1,000 resamples of the units (windows, examples) with replacement, drawn by ``draws`` (Efron 1979);
-    more than 4,096 units are resampled in consecutive groups.
+    1,000 resamples of the units (windows, examples) with replacement, drawn by ``draws`` (Efron
+    1979); more than 4,096 units are resampled in consecutive groups.
     """
     import numpy as np
 

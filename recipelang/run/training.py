@@ -1,4 +1,5 @@
-"""A training step: from a node and its inputs to a job for a backend, and from the result to an artifact.
+"""A training step: from a node and its inputs to a job for a backend, and from the result to an
+artifact.
 
 Everything that has meaning is decided here, once for all backends: the tokens and their order, the
 rates, what is trained, the initial adapters. The backend does the arithmetic.
@@ -11,14 +12,13 @@ Example:
 from __future__ import annotations
 
 import inspect
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipelang.backend import AdapterPlan, Backend, OptimizerPlan, Trained, TrainingJob
+from recipelang.backend import AdapterPlan, Backend, OptimizerPlan, TrainingJob
 from recipelang.data import draws as host_draws
 from recipelang.data.batch import Batch
 from recipelang.data.encoder import Encoder, encoder_of, token_bytes
@@ -29,9 +29,9 @@ from recipelang.diagnostics.diagnostic import fault
 from recipelang.ir.graph import Node
 from recipelang.objectives import resolve
 from recipelang.ops.train._rules import supervised_by
-from recipelang.ops.train._select import adapted, linear_weights, trained
-from recipelang.run.artifacts import Tensor, store_tensors
+from recipelang.ops.train._select import adapted, trained
 from recipelang.run.data import Rows
+from recipelang.run.outcome import adapted_model, number, scale_of, whole_model
 from recipelang.run.reports import (
     Evaluated,
     Facts,
@@ -44,7 +44,7 @@ from recipelang.run.reports import (
 from recipelang.run.schedules import learning_rates, settings
 from recipelang.run.scoring import windows_of
 from recipelang.run.values import ModelValue, RuntimeValue
-from recipelang.store.artifact import Manifest, StoredTensor
+from recipelang.store.artifact import Manifest
 from recipelang.store.store import Store
 from recipelang.types import DTYPE_NAMES
 from recipelang.values import Attr, Form
@@ -62,9 +62,15 @@ RATES = {False: 2e-5, True: 2e-4}
 
 
 def train(
-    node: Node, inputs: Mapping[str, tuple[RuntimeValue, ...]], *, draws: str | None, backend: Backend,
-    checkpoint_folder: Path | None, report: Report, store: Store,
-) -> Manifest:  # fmt: skip
+    node: Node,
+    inputs: Mapping[str, tuple[RuntimeValue, ...]],
+    *,
+    draws: str | None,
+    backend: Backend,
+    checkpoint_folder: Path | None,
+    report: Report,
+    store: Store,
+) -> Manifest:
     """Carry out `finetune` or `distill`; the tensors are in the store when it returns.
 
     ``draws`` is the step's draw key. ``report`` gets first the :class:`Facts` of the data, then a
@@ -80,14 +86,17 @@ def train(
     report(Summary(facts, found.history, tuple(evaluations[s] for s in sorted(evaluations))))
     form = node.attr("adapter")
     if isinstance(form, Form):
-        return _adapted(store, student, found, form)
-    return _whole(store, student, found, job.trainable)
+        return adapted_model(store, student, found, form)
+    return whole_model(store, student, found, job.trainable)
 
 
 def make_job(
-    node: Node, inputs: Mapping[str, tuple[RuntimeValue, ...]], draws: str, backend: Backend,
+    node: Node,
+    inputs: Mapping[str, tuple[RuntimeValue, ...]],
+    draws: str,
+    backend: Backend,
     checkpoint: Path | None = None,
-) -> tuple[TrainingJob, Facts, tuple[Packed, Encoder]]:  # fmt: skip
+) -> tuple[TrainingJob, Facts, tuple[Packed, Encoder]]:
     """The job of a node; pure, but for reading the data. See :func:`train`."""
     student = _model(inputs, "into" if node.op == "distill" else "model")
     data = _data(inputs, "data")
@@ -107,15 +116,24 @@ def make_job(
     seconds = _setting(node, "checkpoint")
     micro, recompute = _setting(node, "micro_batch"), _setting(node, "recompute")
     job = TrainingJob(
-        model=student.checkpoint, objective=_objective(node), batch=batch_at, steps=steps,
-        lr=learning_rates(schedule, rate, steps), optimizer=_optimizer(node),
+        model=student.checkpoint,
+        objective=_objective(node),
+        batch=batch_at,
+        steps=steps,
+        lr=learning_rates(schedule, rate, steps),
+        optimizer=_optimizer(node),
         precision=precision_of(precision, student),
-        trainable=_trainable(node, student), adapter=_adapter(form, student, draws) if isinstance(form, Form) else None,
-        teachers=tuple(v.checkpoint for v in inputs.get("teachers", ()) if isinstance(v, ModelValue)),
+        trainable=_trainable(node, student),
+        adapter=_adapter(form, student, draws) if isinstance(form, Form) else None,
+        teachers=tuple(
+            v.checkpoint for v in inputs.get("teachers", ()) if isinstance(v, ModelValue)
+        ),
         micro_batch=micro if isinstance(micro, int) else None,
-        recompute=recompute if isinstance(recompute, bool) else None, checkpoint=checkpoint,
-        checkpoint_seconds=float(seconds) if isinstance(seconds, int | float) else 600.0, draws=draws,
-    )  # fmt: skip
+        recompute=recompute if isinstance(recompute, bool) else None,
+        checkpoint=checkpoint,
+        checkpoint_seconds=float(seconds) if isinstance(seconds, int | float) else 600.0,
+        draws=draws,
+    )
     facts = Facts(packed.documents.rows, packed.counts, steps, sample_of(batch_at(0), encoder))
     return job, facts, (packed, encoder)
 
@@ -148,7 +166,7 @@ def _int(node: Node, name: str) -> int:
 
 
 def precision_of(field: Attr, model: ModelValue) -> Any:
-    """The safetensors name of the precision: the field's, else the stored dtype of most parameters."""
+    """The safetensors name of the precision: the field's, else that of most parameters."""
     if isinstance(field, str):
         return DTYPE_NAMES[field]
     sizes: dict[str, int] = {}
@@ -158,14 +176,19 @@ def precision_of(field: Attr, model: ModelValue) -> Any:
     return max(sorted(sizes), key=lambda name: sizes[name])
 
 
-def _packed(node: Node, data: Rows, encoder: Encoder, student: ModelValue, backend: Backend) -> Packed:
+def _packed(
+    node: Node, data: Rows, encoder: Encoder, student: ModelValue, backend: Backend
+) -> Packed:
     length = node.attr("length")
     chosen = length if isinstance(length, int) else (data.length or LENGTH)
     packing = bool(node.attr("packing", True))
     config = student.checkpoint.config
     if packing and not backend.isolates_documents(config):
-        raise fault("E0841", f"`{config.get('model_type')}` does not keep packed documents apart",
-                    help="train one document a row: `packing = false`")  # fmt: skip
+        raise fault(
+            "E0841",
+            f"`{config.get('model_type')}` does not keep packed documents apart",
+            help="train one document a row: `packing = false`",
+        )
     supervise = supervised_by(data.format, node.attr("supervise"))
     documents = tokenise(data.rows(), data.format, supervise, encoder, take_tokens=data.take_tokens)
     return pack(documents, chosen, packing=packing, overflow=str(node.attr("overflow", "cut")))
@@ -190,9 +213,13 @@ def _objective(node: Node) -> Form:
 
 def _tempered(form: Form, temperature: float) -> Form:
     if form.name in ("sum", "term"):
-        return Form(form.name, tuple(
-            (name, _tempered(arg, temperature) if isinstance(arg, Form) else arg) for name, arg in form.args
-        ))  # fmt: skip
+        return Form(
+            form.name,
+            tuple(
+                (name, _tempered(arg, temperature) if isinstance(arg, Form) else arg)
+                for name, arg in form.args
+            ),
+        )
     accepted = inspect.signature(resolve(form)[0].objective.terms).parameters
     if "temperature" not in accepted or form.get("temperature") is not None:
         return form
@@ -206,9 +233,10 @@ def _optimizer(node: Node) -> OptimizerPlan:
     decay, clip = node.attr("weight_decay", 0.0), node.attr("clip", 1.0)
     numbers = {k: float(v) for k, v in given.items() if isinstance(v, int | float)}
     return OptimizerPlan(
-        **numbers, weight_decay=float(decay) if isinstance(decay, int | float) else 0.0,
+        **numbers,
+        weight_decay=float(decay) if isinstance(decay, int | float) else 0.0,
         clip=float(clip) if isinstance(clip, int | float) else None,
-    )  # fmt: skip
+    )
 
 
 def _texts(value: Attr) -> tuple[str, ...]:
@@ -226,15 +254,20 @@ def _trainable(node: Node, student: ModelValue) -> frozenset[str]:
 
 
 def _adapter(form: Form, student: ModelValue, draws: str) -> AdapterPlan:
-    """A ~ U(-1/sqrt(in), 1/sqrt(in)), keyed by the draws and the tensor's name; B = 0 (arXiv 2106.09685)."""
+    """A ~ U(-1/sqrt(in), 1/sqrt(in)), keyed by the draws and the tensor's name; B = 0 (arXiv
+    2106.09685).
+    """
     import numpy as np
 
     given, tensors = settings(form), student.checkpoint.tensors
-    rank, dropout = int(given["rank"]), float(given["dropout"])  # type: ignore[arg-type]
+    rank, dropout = int(number(given, "rank")), number(given, "dropout")
     names = adapted(tensors, _texts(given["targets"]))
     if not names:
-        raise fault("E0562", "no linear layer of the model matches the adapter's targets",
-                    help="write `targets = all-linear`")  # fmt: skip
+        raise fault(
+            "E0562",
+            "no linear layer of the model matches the adapter's targets",
+            help="write `targets = all-linear`",
+        )
     initial: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
     for name in names:
         out, inner = tensors[name].shape
@@ -244,24 +277,26 @@ def _adapter(form: Form, student: ModelValue, draws: str) -> AdapterPlan:
     return AdapterPlan(initial, scale_of(given), dropout)
 
 
-def scale_of(given: Mapping[str, Attr]) -> float:
-    """alpha / rank, or alpha / sqrt(rank) for rslora (Kalajdzievski 2023, arXiv 2312.03732)."""
-    alpha, rank = float(given["alpha"]), int(given["rank"])  # type: ignore[arg-type]
-    return alpha / sqrt(rank) if given["variant"] == "rslora" else alpha / rank
-
-
 def _with_evaluation(
-    node: Node, inputs: Mapping[str, tuple[RuntimeValue, ...]], job: TrainingJob, encoder: Encoder,
-    found: dict[int, Evaluated], report: Report, draws: str,
-) -> TrainingJob:  # fmt: skip
-    """The job with its evaluations on `over`; what an interrupted run has evaluated is read back."""
+    node: Node,
+    inputs: Mapping[str, tuple[RuntimeValue, ...]],
+    job: TrainingJob,
+    encoder: Encoder,
+    found: dict[int, Evaluated],
+    report: Report,
+    draws: str,
+) -> TrainingJob:
+    """The job with its evaluations on `over`; those of an interrupted run are read back."""
     if not inputs.get("over"):
         return job
     data, every = _data(inputs, "over"), node.attr("every")
     wide = data.length or (node.attr("length") or LENGTH)
     assert isinstance(wide, int)
     scored = windows_of(
-        replace_template(encoder, data), data, wide, supervised_by(data.format, node.attr("supervise"))
+        replace_template(encoder, data),
+        data,
+        wide,
+        supervised_by(data.format, node.attr("supervise")),
     )
     sizes = token_bytes(encoder.tokenizer)
     log = job.checkpoint / "evaluations.jsonl" if job.checkpoint else None
@@ -281,63 +316,3 @@ def _with_evaluation(
 def replace_template(encoder: Encoder, data: Rows) -> Encoder:
     """The encoder with the dataset's own chat template, where it has one."""
     return replace(encoder, template=data.template) if data.template is not None else encoder
-
-
-# ---------------------------------------------------------------- what comes out
-
-
-def _adapted(store: Store, base: ModelValue, found: Trained, form: Form) -> Manifest:
-    """The adapter in PEFT's layout, on the base's artifact."""
-    given = settings(form)
-    names = [name.removesuffix(".lora_A") for name in sorted(found.tensors) if name.endswith(".lora_A")]
-
-    def rows() -> Iterable[Tensor]:
-        for name in names:
-            for side in ("lora_A", "lora_B"):
-                values = found.tensors[f"{name}.{side}"]
-                dtype = "F64" if values.dtype.itemsize == 8 else "F32"
-                module = name.removesuffix(".weight")
-                yield Tensor(f"base_model.model.{module}.{side}.weight", dtype, values.shape,
-                             lambda v=values: v)  # type: ignore[misc] # fmt: skip
-
-    config = store.put_bytes(peft_config(given, names, base))
-    return Manifest("adapted", store_tensors(store, rows()), {"adapter_config.json": config}, base.artifact)
-
-
-def peft_config(given: Mapping[str, Attr], names: list[str], base: ModelValue) -> bytes:
-    """adapter_config.json as PEFT reads it. Modules go by their last name where all of that name are adapted."""
-    from recipelang.weights.adapter import adapter_config
-
-    def last(name: str) -> str:
-        return name.removesuffix(".weight").rpartition(".")[2]
-
-    short = {last(n) for n in names}
-    others = {last(n) for n in linear_weights(base.checkpoint.tensors) if n not in names}
-    modules = sorted(short - others) + [n.removesuffix(".weight") for n in names if last(n) in others]
-    rank, alpha = int(given["rank"]), float(given["alpha"])  # type: ignore[arg-type]
-    document = json.loads(adapter_config(rank=rank, alpha=alpha, targets=names, dropout=float(given["dropout"])))  # type: ignore[arg-type] # fmt: skip
-    document |= {"target_modules": modules, "use_rslora": given["variant"] == "rslora"}
-    return json.dumps(document, indent=2, sort_keys=True).encode()
-
-
-def _whole(store: Store, base: ModelValue, found: Trained, trainable: frozenset[str]) -> Manifest:
-    """All tensors in their stored dtype, trained ones rounded once; configuration and files of the base."""
-    from recipelang.weights.numbers import narrow
-
-    checkpoint = base.checkpoint
-
-    def reader(name: str) -> Callable[[], NDArray[Any]]:
-        if name in trainable:
-            return lambda: narrow(found.tensors[name].reshape(-1), checkpoint.tensors[name].dtype)
-        return lambda: checkpoint.read(name)
-
-    tensors: dict[str, StoredTensor] = store_tensors(
-        store, [Tensor(n, info.dtype, info.shape, reader(n)) for n, info in checkpoint.tensors.items()]
-    )
-    files = {name: store.put_bytes(_bytes(data)) for name, data in checkpoint.files.items()}
-    config = json.dumps(dict(checkpoint.config), indent=2, sort_keys=True, ensure_ascii=False).encode()
-    return Manifest("model", tensors, {**files, "config.json": store.put_bytes(config)})
-
-
-def _bytes(data: Path | bytes) -> bytes:
-    return data if isinstance(data, bytes) else data.read_bytes()

@@ -1,4 +1,6 @@
-"""A byte-level tokenizer and chat templates in the styles of the field, for tests; nothing is downloaded."""
+"""A byte-level tokenizer and chat templates in the styles of the field, for tests; nothing is
+downloaded.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,17 @@ import json
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 SPECIALS = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
-    "<start_of_turn>", "<end_of_turn>", "<bos>", "</s>",
-)  # fmt: skip
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<bos>",
+    "</s>",
+)
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -21,7 +31,8 @@ LLAMA3 = (
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 GEMMA = (
-    "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+    "{{ bos_token }}{% if messages[0].role == 'system' %}"
+    "{{ raise_exception('no system turn') }}{% endif %}"
     "{% for m in messages %}<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
     "{{ m.content | trim }}<end_of_turn>\n{% endfor %}"
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
@@ -56,7 +67,12 @@ def model_files(
     template: str | None = None, *, eos: str = "<|endoftext|>", bos: bool = False, pad: str = ""
 ) -> dict[str, bytes]:
     """tokenizer.json and tokenizer_config.json as a model has them."""
-    settings = {"eos_token": eos, "bos_token": "<bos>", "chat_template": template, "pad_token": pad or None}
+    settings = {
+        "eos_token": eos,
+        "bos_token": "<bos>",
+        "chat_template": template,
+        "pad_token": pad or None,
+    }
     return {
         "tokenizer.json": byte_tokenizer(bos=bos).to_str().encode(),
         "tokenizer_config.json": json.dumps(settings).encode(),

@@ -25,7 +25,9 @@ def node(op: str, **attrs: Attr) -> Node:
 
 def rows(name: str, count: int, **changes: int | None) -> Rows:
     """A dataset of so many different texts."""
-    return Rows(name, "text", None, lambda: [{"text": f"{name}{i}"} for i in range(count)], **changes)  # type: ignore[arg-type]
+    return Rows(
+        name, "text", None, lambda: [{"text": f"{name}{i}"} for i in range(count)], **changes
+    )  # type: ignore[arg-type]
 
 
 def texts(data: object) -> list[str]:
@@ -37,7 +39,7 @@ def texts(data: object) -> list[str]:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=2, max_size=40), st.floats(0.05, 0.6))
 def test_equal_rows_stay_together(kinds: list[int], share: float) -> None:
-    """Both parts together are the whole; no row is in both, not even as a copy; neither is empty."""
+    """Both parts together are the whole; no row is in both, nor a copy of one; neither is empty."""
     data = [{"text": str(k)} for k in kinds]
     try:
         held = held_out(data, Quantity(share, "fraction"), "ab")
@@ -71,7 +73,9 @@ def test_split_parts() -> None:
     st.integers(1, 60),
 )
 def test_mixture_shares(parts: list[tuple[int, float]], total: int) -> None:
-    """Each part has its share of the rows to within one, in its own order, and starts at its first row."""
+    """Each part has its share of the rows to within one, in its own order, and starts at its first
+    row.
+    """
     sizes, weights = [n for n, _ in parts], [w for _, w in parts]
     found = mixture(sizes, weights, total)
     assert len(found) == total
@@ -82,14 +86,18 @@ def test_mixture_shares(parts: list[tuple[int, float]], total: int) -> None:
 
 
 def test_mixture_without_a_total_repeats_nothing() -> None:
-    """Weights alone take as many rows as come without repeating any; without weights it is all rows."""
+    """Weights alone take as many rows as come without repeating any; without weights it is all
+    rows.
+    """
     assert Counter(i for i, _ in mixture([10, 10], [2.0, 1.0], None)) == {0: 10, 1: 5}
     assert mixture([2, 3], None, None) == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
     assert Counter(i for i, _ in mixture([30, 10], None, 8)) == {0: 6, 1: 2}
 
 
 def test_mix_step() -> None:
-    """An input without a weight beside one with has weight one; rows come round where more are asked for."""
+    """An input without a weight beside one with has weight one; rows come round where more are
+    asked for.
+    """
     found = evaluate_data(
         node("mix", weight=(3.0, None), examples=8), {"data": (rows("a", 4), rows("b", 4))}, None
     )
@@ -107,7 +115,7 @@ def test_cut_to_tokens_is_neither_split_nor_mixed() -> None:
 
 
 def test_dataset_step(tmp_path: Path) -> None:
-    """`take` keeps the start, `shuffle` comes before it; ids follow content and fields, not places."""
+    """`take` keeps the start, `shuffle` comes before it; ids follow content and fields."""
     paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     for path in paths:
         path.write_text("".join(json.dumps({"text": str(i)}) + "\n" for i in range(20)))
@@ -125,9 +133,12 @@ def test_dataset_step(tmp_path: Path) -> None:
 
 
 def test_draws_are_pinned() -> None:
-    """The words are those of Philox-4x64 under a sha256 key: no release of numpy may change them."""
+    """The words are those of Philox-4x64 under a sha256 key: no numpy may change them."""
     assert draws.bits("00", "order", 0, 2).tolist() == [8735824219353931529, 742216862512170134]
-    assert draws.permutation("00", "order", 0, 6).tolist() != draws.permutation("00", "order", 1, 6).tolist()
+    assert (
+        draws.permutation("00", "order", 0, 6).tolist()
+        != draws.permutation("00", "order", 1, 6).tolist()
+    )
     uniform = draws.uniform("00", "x", 0, 1000)
     assert 0 <= uniform.min() <= uniform.max() < 1
     assert abs(float(uniform.mean()) - 0.5) < 0.05

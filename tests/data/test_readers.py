@@ -84,7 +84,9 @@ def test_byte_order_mark_is_skipped(tmp_path: Path) -> None:
 
 def test_csv_cells(tmp_path: Path) -> None:
     """Quoted cells hold commas and line breaks; a row knows the line that it starts on."""
-    rows = list(read_rows(write(tmp_path, "a.csv", 'prompt,completion\r\n"a, b\nc",d\r\n\r\ne,f\r\n')))
+    rows = list(
+        read_rows(write(tmp_path, "a.csv", 'prompt,completion\r\n"a, b\nc",d\r\n\r\ne,f\r\n'))
+    )
     assert [(row.line, row.values["prompt"]) for row in rows] == [(2, "a, b\nc"), (5, "e")]
 
 
@@ -96,7 +98,9 @@ def test_bad_csv_is_named(tmp_path: Path, text: str) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=1, max_size=5))
+@given(
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=1, max_size=5)
+)
 def test_json_round_trip(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     """Every text that UTF-8 holds comes back as it was."""
     data = "".join(json.dumps({"text": t}, ensure_ascii=len(t) % 2 == 0) + "\n" for t in texts)
@@ -162,7 +166,7 @@ COLUMN_FAULTS = [
 def test_column_faults_name_what_is_there(
     tmp_path: Path, row: dict[str, object], fields: dict[str, object], code: str, at: str
 ) -> None:
-    """A missing column, or a format that cannot be told, points at the field and lists the columns."""
+    """A missing column, or a format that cannot be told, points at the field, lists the columns."""
     with pytest.raises(Fault) as found:
         inspect({**fields, "uri": str(write(tmp_path, "a.jsonl", json.dumps(row) + "\n"))})
     assert (found.value.code, found.value.at) == (code, at)
@@ -184,7 +188,7 @@ ROW_FAULTS = [
 
 @pytest.mark.parametrize("row", ROW_FAULTS)
 def test_wrong_rows_are_named(tmp_path: Path, row: dict[str, object]) -> None:
-    """A value of another type is named by row and field, also beyond the rows that `check` reads."""
+    """A value of another type is named by row and field, also beyond what `check` reads."""
     column = "messages" if "messages" in row else "text"
     good: dict[str, object] = {"text": "x"}
     if column == "messages":

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.data.helpers import CHATML, QWEN, TEMPLATES, TURN_ENDS, model_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,9 +12,12 @@ from recipelang.data.chat import compile_template
 from recipelang.data.encoder import Encoder, encoder_of, token_bytes
 from recipelang.data.tokenise import Documents, tokenise
 from recipelang.diagnostics import RecipeError
+from tests.data.helpers import CHATML, QWEN, TEMPLATES, TURN_ENDS, model_files
 
 WORDS = st.text(
-    st.characters(codec="utf-8", exclude_categories=("C", "Z"), exclude_characters="<|>"), min_size=1, max_size=12
+    st.characters(codec="utf-8", exclude_categories=("C", "Z"), exclude_characters="<|>"),
+    min_size=1,
+    max_size=12,
 )
 
 
@@ -41,7 +43,9 @@ def parts(encoder: Encoder, documents: Documents, which: int = 0) -> tuple[str, 
 @settings(max_examples=25, deadline=None)
 @given(contents=st.lists(WORDS, min_size=2, max_size=6))
 def test_assistant_turns_and_terminators(style: str, contents: list[str]) -> None:
-    """In every style, without marks in the template, the supervised runs are the answers with their ends."""
+    """In every style, without marks in the template, the supervised runs are the answers with their
+    ends.
+    """
     contents = contents[: len(contents) // 2 * 2]
     encoder = encoder_of(model_files(TEMPLATES[style]), {})
     documents = tokenise([{"messages": talk(*contents)}], "chat", "assistant", encoder)
@@ -59,7 +63,9 @@ def test_only_the_last_turn() -> None:
 
 
 def test_rewritten_turns_get_their_own_document() -> None:
-    """Where a template drops the thought of earlier turns, each turn is learned as it will be asked for."""
+    """Where a template drops the thought of earlier turns, each turn is learned as it will be asked
+    for.
+    """
     encoder = encoder_of(model_files(QWEN), {})
     documents = tokenise([{"messages": talk("a", "b", "c", "d")}], "chat", "assistant", encoder)
     thought = "<think>\n\n</think>\n\n"
@@ -96,7 +102,9 @@ def test_pad_that_is_eos_is_still_learned() -> None:
 @settings(max_examples=40, deadline=None)
 @given(WORDS, WORDS)
 def test_completion_and_its_end(prompt: str, completion: str) -> None:
-    """Of a prompt with a completion the completion and the end token are supervised; or all but one token."""
+    """Of a prompt with a completion the completion and the end token are supervised; or all but one
+    token.
+    """
     encoder = encoder_of(model_files(), {})
     rows = [{"prompt": prompt, "completion": completion}]
     assert parts(encoder, tokenise(rows, "prompt-completion", "completion", encoder))[1] == [
@@ -108,7 +116,9 @@ def test_completion_and_its_end(prompt: str, completion: str) -> None:
 
 @pytest.mark.parametrize("text", ["hello", "<bos>hello"])
 def test_one_bos(text: str) -> None:
-    """A text gets the tokenizer's BOS once, also when it brings its own; a template's is not doubled."""
+    """A text gets the tokenizer's BOS once, also when it brings its own; a template's is not
+    doubled.
+    """
     encoder = encoder_of(model_files(TEMPLATES["llama3"], bos=True), {})
     bos = encoder.tokenizer.token_to_id("<bos>")
     documents = tokenise([{"text": text}], "text", "all", encoder)
@@ -157,7 +167,10 @@ def test_nothing_supervised_is_a_fault() -> None:
 def test_a_refusing_template_names_the_row() -> None:
     """A template's own complaint reaches the reader with the row's number."""
     encoder = encoder_of(model_files(TEMPLATES["gemma"]), {})
-    rows = [{"messages": talk("a", "b")}, {"messages": [{"role": "system", "content": "s"}, *talk("a", "b")]}]
+    rows = [
+        {"messages": talk("a", "b")},
+        {"messages": [{"role": "system", "content": "s"}, *talk("a", "b")]},
+    ]
     with pytest.raises(RecipeError, match=r"E0779: row 2: .*no system turn"):
         tokenise(rows, "chat", "assistant", encoder)
 
@@ -196,9 +209,14 @@ def test_sentencepiece_continuations_get_no_space() -> None:
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
-    files = {"tokenizer.json": tokenizer.to_str().encode(), "tokenizer_config.json": b'{"eos_token": "</s>"}'}
+    files = {
+        "tokenizer.json": tokenizer.to_str().encode(),
+        "tokenizer_config.json": b'{"eos_token": "</s>"}',
+    }
     encoder = encoder_of(files, {})
-    documents = tokenise([{"prompt": "ab", "completion": "cd"}], "prompt-completion", "completion", encoder)
+    documents = tokenise(
+        [{"prompt": "ab", "completion": "cd"}], "prompt-completion", "completion", encoder
+    )
     tokens = [tokenizer.id_to_token(i) for i in documents.tokens.tolist()]
     assert tokens == ["▁", "a", "b", "c", "d", "</s>"]
     assert documents.supervised.tolist() == [False, False, False, True, True, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,17 +23,26 @@ def log_softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 XP = SimpleNamespace(
-    exp=np.exp, log=np.log, sum=np.sum, where=np.where, abs=np.abs, maximum=np.maximum,
-    log_softmax=log_softmax, take_along_axis=np.take_along_axis, stop_gradient=lambda x: x,
+    exp=np.exp,
+    log=np.log,
+    sum=np.sum,
+    where=np.where,
+    abs=np.abs,
+    maximum=np.maximum,
+    log_softmax=log_softmax,
+    take_along_axis=np.take_along_axis,
+    stop_gradient=lambda x: x,
     zeros_like=np.zeros_like,
-)  # fmt: skip
+)
 """The namespace that a backend hands to an objective, in numpy."""
 
 NAMES = ("cross_entropy", "forward_kl", "reverse_kl")
 SEEDS = st.integers(0, 10_000)
 
 
-def problem(seed: int, n: int = 5, words: int = 7, teachers: int = 1) -> tuple[Positions, np.ndarray, Any]:
+def problem(
+    seed: int, n: int = 5, words: int = 7, teachers: int = 1
+) -> tuple[Positions, np.ndarray, Any]:
     """Random positions, student logits and teachers' logits; one position is masked out."""
     rng = np.random.default_rng(seed)
     mask = np.ones(n)
@@ -42,13 +52,17 @@ def problem(seed: int, n: int = 5, words: int = 7, teachers: int = 1) -> tuple[P
     return positions, student, tuple(3 * rng.normal(size=(n, words)) for _ in range(teachers))
 
 
-def value(name: str, positions: Positions, student: np.ndarray, teachers: Any, **parameters: Any) -> float:
+def value(
+    name: str, positions: Positions, student: np.ndarray, teachers: Any, **parameters: Any
+) -> float:
     """The numerator of an objective."""
     (term,) = resolve(Form(name))
     return float(term.objective.terms(XP, positions, student, teachers, {}, **parameters))
 
 
-def gradient(function: Callable[[np.ndarray], float], at: np.ndarray, step: float = 1e-5) -> np.ndarray:
+def gradient(
+    function: Callable[[np.ndarray], float], at: np.ndarray, step: float = 1e-5
+) -> np.ndarray:
     """Central differences."""
     found = np.zeros_like(at)
     for i in np.ndindex(at.shape):
@@ -64,7 +78,9 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return np.exp(log_softmax(x))
 
 
-def reference(name: str, positions: Positions, student: np.ndarray, teachers: Any, t: float) -> float:
+def reference(
+    name: str, positions: Positions, student: np.ndarray, teachers: Any, t: float
+) -> float:
     """The formulas, written out position by position."""
     total = 0.0
     for i, target in enumerate(positions.targets):
@@ -118,6 +134,7 @@ def test_temperature_keeps_the_gradients_size() -> None:
     positions, student, teachers = problem(3, n=12, words=20)
     sizes = []
     for t in (10.0, 100.0):
+
         def at(x: np.ndarray, t: float = t) -> float:
             return value("forward_kl", positions, x, teachers, temperature=t)
 
@@ -133,7 +150,7 @@ def test_splits_change_nothing(name: str, seed: int, cuts: set[int]) -> None:
     positions, student, teachers = problem(seed, n=9)
     edges = [0, *sorted(cuts), 9]
     parts = 0.0
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in pairwise(edges):
         inside = Positions(*(array[a:b] for array in positions))
         parts += value(name, inside, student[a:b], tuple(t[a:b] for t in teachers))
     assert parts == pytest.approx(value(name, positions, student, teachers), rel=1e-12)
@@ -141,7 +158,7 @@ def test_splits_change_nothing(name: str, seed: int, cuts: set[int]) -> None:
 
 @pytest.mark.parametrize("name", ["forward_kl", "reverse_kl"])
 def test_divergences_vanish_at_the_teacher(name: str) -> None:
-    """A student that says what the teacher says has nothing to learn; no other value is negative."""
+    """A student that says what the teacher says has nothing to learn; else it has."""
     positions, student, _ = problem(1)
     assert value(name, positions, student, (student,)) == pytest.approx(0, abs=1e-12)
     assert value(name, positions, student, (student + 1.0,)) == pytest.approx(0, abs=1e-12)
@@ -160,15 +177,21 @@ def test_forward_kl_survives_forbidden_tokens() -> None:
 
 
 def test_sums_carry_weights_and_temperature() -> None:
-    """A weighted sum resolves to its terms; the step's temperature reaches those that have one and set none."""
+    """A weighted sum resolves to its terms; the step's temperature reaches those that have one and
+    set none.
+    """
+
     def term(weight: float, form: Form) -> Form:
         return Form("term", (("weight", weight), ("of", form)))
 
-    form = Form("sum", (
-        ("0", term(0.7, Form("forward_kl"))),
-        ("1", term(0.2, Form("reverse_kl", (("temperature", 3.0),)))),
-        ("2", term(0.1, Form("cross_entropy"))),
-    ))  # fmt: skip
+    form = Form(
+        "sum",
+        (
+            ("0", term(0.7, Form("forward_kl"))),
+            ("1", term(0.2, Form("reverse_kl", (("temperature", 3.0),)))),
+            ("2", term(0.1, Form("cross_entropy"))),
+        ),
+    )
     terms = resolve(form, 2.0)
     assert [(t.weight, t.objective.name, dict(t.parameters)) for t in terms] == [
         (0.7, "forward_kl", {"temperature": 2.0}),
@@ -191,20 +214,29 @@ def mean_statistics(
 
 @objective(statistics=mean_statistics)
 def above_mean(
-    xp: Any, positions: Positions, student: Any, teachers: Any, statistics: Any, *, floor: float = 0.0
+    xp: Any,
+    positions: Positions,
+    student: Any,
+    teachers: Any,
+    statistics: Any,
+    *,
+    floor: float = 0.0,
 ) -> Any:
-    """A toy objective that needs the whole step: what each loss is above the step's mean, at least `floor`."""
+    """A toy objective that needs the whole step: what each loss is above the step's mean, at least
+    `floor`.
+    """
     losses = -log_softmax(student)[np.arange(len(positions.targets)), positions.targets]
     mean = statistics["sum"] / statistics["count"]
     return xp.sum(positions.mask * xp.maximum(losses - mean, floor + xp.zeros_like(losses)))
 
 
-def in_parts(found: Objective, positions: Positions, student: np.ndarray, edges: list[int]) -> float:
+def in_parts(
+    found: Objective, positions: Positions, student: np.ndarray, edges: list[int]
+) -> float:
     """What a loop does: statistics over all parts first, then the terms of each with the totals."""
     assert found.statistics is not None
     parts = [
-        (Positions(*(array[a:b] for array in positions)), student[a:b])
-        for a, b in zip(edges, edges[1:], strict=False)
+        (Positions(*(array[a:b] for array in positions)), student[a:b]) for a, b in pairwise(edges)
     ]
     sums: dict[str, float] = {}
     for inside, logits in parts:
@@ -219,15 +251,21 @@ def test_statistics_make_batch_objectives_splittable(seed: int, cuts: set[int]) 
     """An objective of the whole step is the same for every split when its sums are taken first."""
     positions, student, _ = problem(seed, n=9)
     whole = in_parts(above_mean, positions, student, [0, 9])
-    assert in_parts(above_mean, positions, student, [0, *sorted(cuts), 9]) == pytest.approx(whole, rel=1e-12)
+    assert in_parts(above_mean, positions, student, [0, *sorted(cuts), 9]) == pytest.approx(
+        whole, rel=1e-12
+    )
     assert whole > 0
 
 
 def test_declarations() -> None:
-    """Every objective has documentation, a count of positions by default, and says whether it needs a teacher."""
+    """Every objective has documentation, a count of positions by default, and says whether it needs
+    a teacher.
+    """
     for name in NAMES:
         (term,) = resolve(Form(name))
         assert isinstance(term, Term)
         assert term.objective.doc
         assert term.objective.needs_teacher == (name != "cross_entropy")
-        assert term.objective.count(SimpleNamespace(supervised=np.array([[True, False, True]]))) == 2.0  # type: ignore[arg-type]
+        assert (
+            term.objective.count(SimpleNamespace(supervised=np.array([[True, False, True]]))) == 2.0
+        )  # type: ignore[arg-type]

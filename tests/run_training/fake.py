@@ -26,11 +26,15 @@ TABLE = "bigram.weight"
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """A checkpoint in memory: a table of logits by the token before, and a matrix that an adapter can go on."""
+    """A checkpoint in memory: a table of logits by the token before, and a matrix that an adapter
+    can go on.
+    """
 
     arrays: Mapping[str, Any]
     files: Mapping[str, Path | bytes]
-    config: Mapping[str, object] = field(default_factory=lambda: {"model_type": "bigram", "vocab_size": WORDS})
+    config: Mapping[str, object] = field(
+        default_factory=lambda: {"model_type": "bigram", "vocab_size": WORDS}
+    )
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -43,7 +47,9 @@ class Memory:
         return None
 
 
-def model(template: str | None = None, artifact: str = "m", seed: int = 0, **files: Any) -> ModelValue:
+def model(
+    template: str | None = None, artifact: str = "m", seed: int = 0, **files: Any
+) -> ModelValue:
     """A bigram model with random logits."""
     rng = np.random.default_rng(seed)
     arrays = {
@@ -81,7 +87,9 @@ class Loaded:
         self.owner.scored += 1
         return scores(self.table, batch)
 
-    def decode(self, prompts: Sequence[Sequence[int]], *, max_tokens: int, stop: frozenset[int]) -> list[list[int]]:
+    def decode(
+        self, prompts: Sequence[Sequence[int]], *, max_tokens: int, stop: frozenset[int]
+    ) -> list[list[int]]:
         found: list[list[int]] = []
         for prompt in prompts:
             last, out = prompt[-1], list[int]()
@@ -151,7 +159,7 @@ class FakeBackend:
 
 
 def step(op: str, **fields: Attr) -> Node:
-    """A node with the operation's defaults and these fields; hints go where the compiler puts them."""
+    """A node with the operation's defaults and these fields; hints where the compiler puts them."""
     declared = registry.lookup(op)
     assert declared is not None
     attrs = {f.name: f.default for f in declared.fields if not f.hint} | {

@@ -7,22 +7,35 @@ import pytest
 from recipelang.ops import registry
 from recipelang.ops.spec import Fault, Operation, Typed
 from recipelang.ops.train._select import adapted, linear_weights, matches, trained
-from recipelang.types import DatasetType, MeasuredType, ModelType, SplitType, TensorInfo, TokenizerType
+from recipelang.types import (
+    DatasetType,
+    MeasuredType,
+    ModelType,
+    SplitType,
+    TensorInfo,
+    TokenizerType,
+)
 from recipelang.values import Attr, Form, Quantity
 
 SHAPES = {
     "model.embed_tokens.weight": (50, 8),
     "model.norm.weight": (8,),
     "lm_head.weight": (50, 8),
-    **{f"model.layers.{i}.self_attn.{p}.weight": (8, 8) for i in range(2) for p in ("q_proj", "v_proj")},
+    **{
+        f"model.layers.{i}.self_attn.{p}.weight": (8, 8)
+        for i in range(2)
+        for p in ("q_proj", "v_proj")
+    },
     **{f"model.layers.{i}.self_attn.q_proj.bias": (8,) for i in range(2)},
     **{f"model.layers.{i}.mlp.up_proj.weight": (16, 8) for i in range(2)},
 }
 TENSORS = {name: TensorInfo("BF16", shape) for name, shape in SHAPES.items()}
 MODEL = ModelType(
-    {"model_type": "llama", "vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 2}, TENSORS,
-    TokenizerType("t", ""), None,
-)  # fmt: skip
+    {"model_type": "llama", "vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 2},
+    TENSORS,
+    TokenizerType("t", ""),
+    None,
+)
 TEXT = DatasetType(("text",), "text", 10, 64, 4000)
 CHAT = DatasetType(("messages",), "chat", 10)
 PAIRS = DatasetType(("prompt", "completion"), "prompt-completion", 10)
@@ -99,14 +112,22 @@ def test_result_is_the_model(fields: dict[str, Attr], data: DatasetType) -> None
 
 def test_unknown_models_are_not_complained_about() -> None:
     """What was not fetched yet is typed as unknown."""
-    found = typed("finetune", {"model": (ModelType(),), "data": (CHAT,)}, adapter=Form("lora", (("targets", ("x",)),)))
+    found = typed(
+        "finetune",
+        {"model": (ModelType(),), "data": (CHAT,)},
+        adapter=Form("lora", (("targets", ("x",)),)),
+    )
     assert isinstance(found, ModelType)
 
 
 def test_distill_needs_one_vocabulary() -> None:
     """Logits line up only between equal vocabularies; the student's type is the result's."""
     other = ModelType({**(MODEL.config or {}), "vocab_size": 51}, TENSORS, MODEL.tokenizer)
-    roles: dict[str, tuple[object, ...]] = {"teachers": (MODEL, other), "into": (MODEL,), "data": (TEXT,)}
+    roles: dict[str, tuple[object, ...]] = {
+        "teachers": (MODEL, other),
+        "into": (MODEL,),
+        "data": (TEXT,),
+    }
     with pytest.raises(Fault) as found:
         typed("distill", roles)
     assert (found.value.code, found.value.at) == ("E0661", "teachers[1]")
@@ -115,6 +136,7 @@ def test_distill_needs_one_vocabulary() -> None:
 
 def test_cost_grows_with_what_is_done() -> None:
     """Adapters need a fraction of the memory; teachers cost their forward pass; steps multiply."""
+
     def cost(verb: str, roles: dict[str, tuple[object, ...]], **fields: Attr) -> object:
         declared = operation(verb)
         assert declared.cost is not None
@@ -122,7 +144,10 @@ def test_cost_grows_with_what_is_done() -> None:
         return declared.cost(Typed(roles, given))  # type: ignore[arg-type]
 
     one: dict[str, tuple[object, ...]] = {"model": (MODEL,), "data": (TEXT,)}
-    full, lora = cost("finetune", one, steps=4), cost("finetune", one, steps=4, adapter=Form("lora", (("rank", 1),)))
+    full, lora = (
+        cost("finetune", one, steps=4),
+        cost("finetune", one, steps=4, adapter=Form("lora", (("rank", 1),))),
+    )
     taught = cost("distill", {"teachers": (MODEL,), "into": (MODEL,), "data": (TEXT,)}, steps=4)
     n = MODEL.parameters or 0
     assert full.tokens == 4 * 8 * 64  # type: ignore[attr-defined]
@@ -145,11 +170,15 @@ def test_linear_weights() -> None:
     """All-linear is every matrix but embeddings and the head."""
     expected = tuple(sorted(n for n in SHAPES if "proj.weight" in n))
     assert linear_weights(TENSORS) == adapted(TENSORS, ("all-linear",)) == expected
-    assert trained(TENSORS, ("all",), ("layers",)) == ("lm_head.weight", "model.embed_tokens.weight", "model.norm.weight")
+    assert trained(TENSORS, ("all",), ("layers",)) == (
+        "lm_head.weight",
+        "model.embed_tokens.weight",
+        "model.norm.weight",
+    )
 
 
 def test_data_rules() -> None:
-    """Splits and mixtures of what has no rows yet, of one row, and of several formats are refused."""
+    """Splits and mixtures of what has no rows yet, of one row, of several formats are refused."""
     cut = DatasetType(("text",), "text", None, None, 9, 30)
     for verb, types, fields, code in (
         ("split", {"data": (cut,)}, {}, "E0568"),
@@ -171,8 +200,15 @@ def test_data_rules() -> None:
 
 
 def test_measures() -> None:
-    """Metrics know their direction; accuracy needs prompts; chats need a template; best needs one shape."""
-    for verb, direction in (("loss", "min"), ("perplexity", "min"), ("bits-per-byte", "min"), ("accuracy", "max")):
+    """Metrics know their direction; accuracy needs prompts; chats need a template; best needs one
+    shape.
+    """
+    for verb, direction in (
+        ("loss", "min"),
+        ("perplexity", "min"),
+        ("bits-per-byte", "min"),
+        ("accuracy", "max"),
+    ):
         found = typed(verb, {"model": (MODEL,), "data": (PAIRS,)})
         assert found == MeasuredType(direction)
         assert operation(verb).direction == direction
@@ -182,7 +218,9 @@ def test_measures() -> None:
         typed("evaluate", {"models": (MODEL,), "data": (PAIRS, TEXT)}, metrics=("accuracy",))
     with pytest.raises(Fault, match="E0779"):
         typed("loss", {"model": (MODEL,), "data": (CHAT,)})
-    small = ModelType(MODEL.config, {n: t for n, t in TENSORS.items() if "layers.1" not in n}, MODEL.tokenizer)
+    small = ModelType(
+        MODEL.config, {n: t for n, t in TENSORS.items() if "layers.1" not in n}, MODEL.tokenizer
+    )
     with pytest.raises(Fault, match="E0663"):
         typed("best", {"of": (MODEL, small)})
     assert typed("best", {"of": (MODEL, MODEL)}) is MODEL

@@ -42,9 +42,11 @@ def test_tables(schedule: Form, count: int, table: list[float]) -> None:
 
 
 @given(
-    st.sampled_from(["constant", "linear", "cosine", "wsd"]), st.integers(1, 200), st.floats(0, 1),
+    st.sampled_from(["constant", "linear", "cosine", "wsd"]),
+    st.integers(1, 200),
+    st.floats(0, 1),
     st.floats(1e-6, 1),
-)  # fmt: skip
+)
 def test_bounds(name: str, count: int, warmup: float, peak: float) -> None:
     """A rate a step, never above the peak, never negative, and never zero at the first step."""
     rates = learning_rates(form(name, warmup=Quantity(warmup, "fraction")), peak, count)

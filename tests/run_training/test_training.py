@@ -13,16 +13,19 @@ import pytest
 from recipelang.backend import Progress
 from recipelang.diagnostics import RecipeError
 from recipelang.run.artifacts import Tensor, store_tensors
+from recipelang.run.outcome import peft_config
 from recipelang.run.reports import Evaluated, Facts, Summary, read_evaluations
-from recipelang.run.training import make_job, peft_config, train
-from recipelang.weights.stored import StoredModel
+from recipelang.run.training import make_job, train
 from recipelang.store.store import Store
 from recipelang.values import Form, Quantity
 from recipelang.weights.adapter import pairs
+from recipelang.weights.stored import StoredModel
 from tests.data.helpers import CHATML
 from tests.run_training.fake import TABLE, WORDS, FakeBackend, model, step, texts
 
-DATA = texts("the cat sat on the mat", "a dog ran", "the cat ran", "on the mat a dog sat", length=16)
+DATA = texts(
+    "the cat sat on the mat", "a dog ran", "the cat ran", "on the mat a dog sat", length=16
+)
 
 
 @pytest.fixture
@@ -34,16 +37,26 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_full_training_makes_a_model(store: Store) -> None:
-    """The artifact has every tensor in its stored dtype, the configuration and the files of the base."""
+    """The artifact has every tensor in its stored dtype, the configuration and the files of the
+    base.
+    """
     base, backend, seen = model(), FakeBackend(), []
     node = step("finetune", steps=30, batch=2, lr=1e-2, schedule=Form("constant"), freeze=("norm",))
-    manifest = train(node, {"model": (base,), "data": (DATA,)}, draws="ab", backend=backend,
-                     checkpoint_folder=None, report=seen.append, store=store)  # fmt: skip
+    manifest = train(
+        node,
+        {"model": (base,), "data": (DATA,)},
+        draws="ab",
+        backend=backend,
+        checkpoint_folder=None,
+        report=seen.append,
+        store=store,
+    )
     stored = StoredModel.open(manifest, store.object_path)
     assert manifest.kind == "model"
     assert {n: (t.dtype, t.shape) for n, t in stored.tensors.items()} == {
-        TABLE: ("F32", (WORDS, WORDS)), "norm.weight": ("F32", (WORDS,)),
-    }  # fmt: skip
+        TABLE: ("F32", (WORDS, WORDS)),
+        "norm.weight": ("F32", (WORDS,)),
+    }
     assert np.array_equal(stored.read("norm.weight"), base.checkpoint.read("norm.weight"))
     assert not np.array_equal(stored.read(TABLE), base.checkpoint.read(TABLE))
     assert stored.config == base.checkpoint.config
@@ -60,8 +73,15 @@ def test_reports_come_in_order(store: Store, tmp_path: Path) -> None:
     seen: list[object] = []
     node = step("finetune", steps=5, batch=2, lr=1e-2, every=2)
     folder = tmp_path / "work"
-    train(node, {"model": (model(),), "data": (DATA,), "over": (texts("the dog sat"),)}, draws="ab",
-          backend=FakeBackend(), checkpoint_folder=folder, report=seen.append, store=store)  # fmt: skip
+    train(
+        node,
+        {"model": (model(),), "data": (DATA,), "over": (texts("the dog sat"),)},
+        draws="ab",
+        backend=FakeBackend(),
+        checkpoint_folder=folder,
+        report=seen.append,
+        store=store,
+    )
     facts, summary = seen[0], seen[-1]
     assert isinstance(facts, Facts)
     assert isinstance(summary, Summary)
@@ -70,7 +90,10 @@ def test_reports_come_in_order(store: Store, tmp_path: Path) -> None:
     assert facts.counts.long == 2
     assert facts.counts.lost_ends == 2
     assert any("lost their end" in line for line in facts.lines())
-    assert "".join(text for text, _ in facts.sample)[1:] in "".join(str(r["text"]) for r in DATA.rows()) + "<|endoftext|>"
+    assert (
+        "".join(text for text, _ in facts.sample)[1:]
+        in "".join(str(r["text"]) for r in DATA.rows()) + "<|endoftext|>"
+    )
     assert [e.step for e in seen if isinstance(e, Evaluated)] == [2, 4, 5]
     rows = [json.loads(line) for line in summary.to_jsonl().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 2, 4, 5]
@@ -86,8 +109,15 @@ def test_evaluations_survive_an_interruption(store: Store, tmp_path: Path) -> No
     (folder / "evaluations.jsonl").write_text(line)
     seen: list[object] = []
     node = step("finetune", steps=4, batch=2)
-    train(node, {"model": (model(),), "data": (DATA,), "over": (texts("the dog sat"),)}, draws="ab",
-          backend=FakeBackend(), checkpoint_folder=folder, report=seen.append, store=store)  # fmt: skip
+    train(
+        node,
+        {"model": (model(),), "data": (DATA,), "over": (texts("the dog sat"),)},
+        draws="ab",
+        backend=FakeBackend(),
+        checkpoint_folder=folder,
+        report=seen.append,
+        store=store,
+    )
     assert isinstance(seen[-1], Summary)
     assert [e.step for e in seen[-1].evaluations] == [2, 4]
     assert seen[-1].evaluations[0] == Evaluated(2, 1.5, 2.5)
@@ -100,10 +130,21 @@ def test_adapter_training_makes_an_adapter(store: Store) -> None:
     base = model(artifact="base-id")
     form = Form("lora", (("rank", 4), ("alpha", 8.0), ("variant", "rslora"), ("dropout", 0.25)))
     backend = FakeBackend()
-    manifest = train(step("finetune", steps=2, adapter=form), {"model": (base,), "data": (DATA,)}, draws="ab",
-                     backend=backend, checkpoint_folder=None, report=lambda _: None, store=store)  # fmt: skip
+    manifest = train(
+        step("finetune", steps=2, adapter=form),
+        {"model": (base,), "data": (DATA,)},
+        draws="ab",
+        backend=backend,
+        checkpoint_folder=None,
+        report=lambda _: None,
+        store=store,
+    )
     stored = StoredModel.open(manifest, store.object_path)
-    assert (manifest.kind, manifest.base, set(manifest.files)) == ("adapted", "base-id", {"adapter_config.json"})
+    assert (manifest.kind, manifest.base, set(manifest.files)) == (
+        "adapted",
+        "base-id",
+        {"adapter_config.json"},
+    )
     assert {n: t.shape for n, t in stored.tensors.items()} == {
         "base_model.model.bigram.lora_A.weight": (4, WORDS),
         "base_model.model.bigram.lora_B.weight": (WORDS, 4),
@@ -120,9 +161,12 @@ def test_adapter_training_makes_an_adapter(store: Store) -> None:
 
 def test_initial_adapters_are_drawn_by_name() -> None:
     """A is uniform within 1/sqrt(in) and keyed by draws and name alone, B is zero."""
+
     def initial(draws: str, rank: int = 16, **fields: int) -> np.ndarray:
         node = step("finetune", steps=2, adapter=Form("lora", (("rank", rank),)), **fields)
-        plan = make_job(node, {"model": (model(),), "data": (DATA,)}, draws, FakeBackend())[0].adapter
+        plan = make_job(node, {"model": (model(),), "data": (DATA,)}, draws, FakeBackend())[
+            0
+        ].adapter
         assert plan is not None
         a, b = plan.initial[TABLE]
         assert not b.any()
@@ -152,6 +196,7 @@ def test_peft_names_whole_modules_where_only_some_are_adapted() -> None:
 
 def test_data_order_is_that_of_the_draws() -> None:
     """A job's batches depend on the draws and the step, not on rates, adapters or micro-batches."""
+
     def tokens(draws: str, at: int, **fields: object) -> list[list[int]]:
         node = step("finetune", steps=9, batch=2, **fields)  # type: ignore[arg-type]
         job = make_job(node, {"model": (model(),), "data": (DATA,)}, draws, FakeBackend())[0]
@@ -162,15 +207,34 @@ def test_data_order_is_that_of_the_draws() -> None:
 
 
 def test_settings_reach_the_job(tmp_path: Path) -> None:
-    """Optimiser, clipping, precision, hints and the checkpoint's folder arrive as they are written."""
+    """Optimiser, clipping, precision, hints and the checkpoint's folder arrive as written."""
     node = step(
-        "finetune", epochs=2.0, batch=2, optimizer=Form("adamw", (("beta2", 0.95),)), weight_decay=0.1, clip=None,
-        precision="f64", micro_batch=1, recompute=True, checkpoint=5.0,
+        "finetune",
+        epochs=2.0,
+        batch=2,
+        optimizer=Form("adamw", (("beta2", 0.95),)),
+        weight_decay=0.1,
+        clip=None,
+        precision="f64",
+        micro_batch=1,
+        recompute=True,
+        checkpoint=5.0,
         schedule=Form("linear", (("warmup", Quantity(2, "steps")),)),
-    )  # fmt: skip
-    job, facts, _ = make_job(node, {"model": (model(),), "data": (DATA,)}, "ab", FakeBackend(), tmp_path)
-    assert (job.optimizer.beta2, job.optimizer.weight_decay, job.optimizer.clip) == (0.95, 0.1, None)
-    assert (job.precision, job.micro_batch, job.recompute, job.checkpoint_seconds) == ("F64", 1, True, 5.0)
+    )
+    job, facts, _ = make_job(
+        node, {"model": (model(),), "data": (DATA,)}, "ab", FakeBackend(), tmp_path
+    )
+    assert (job.optimizer.beta2, job.optimizer.weight_decay, job.optimizer.clip) == (
+        0.95,
+        0.1,
+        None,
+    )
+    assert (job.precision, job.micro_batch, job.recompute, job.checkpoint_seconds) == (
+        "F64",
+        1,
+        True,
+        5.0,
+    )
     assert job.checkpoint == tmp_path
     assert job.steps == facts.steps == len(job.lr) == -(-2 * facts.counts.rows // 2)
     assert job.lr[:2] == pytest.approx((1e-5, 2e-5))
@@ -178,15 +242,25 @@ def test_settings_reach_the_job(tmp_path: Path) -> None:
 
 def test_distillation_has_teachers_and_its_objective(store: Store) -> None:
     """Teachers are values of the step; the temperature is in every term that has one."""
-    parts = Form("sum", (
-        ("0", Form("term", (("weight", 0.7), ("of", Form("forward_kl"))))),
-        ("1", Form("term", (("weight", 0.3), ("of", Form("cross_entropy"))))),
-    ))  # fmt: skip
+    parts = Form(
+        "sum",
+        (
+            ("0", Form("term", (("weight", 0.7), ("of", Form("forward_kl"))))),
+            ("1", Form("term", (("weight", 0.3), ("of", Form("cross_entropy"))))),
+        ),
+    )
     teacher, student, backend = model(seed=1), model(artifact="s"), FakeBackend()
     node = step("distill", steps=2, objective=parts, temperature=2.0)
     inputs = {"teachers": (teacher,), "into": (student,), "data": (DATA,)}
-    manifest = train(node, inputs, draws="ab", backend=backend, checkpoint_folder=None,
-                     report=lambda _: None, store=store)  # fmt: skip
+    manifest = train(
+        node,
+        inputs,
+        draws="ab",
+        backend=backend,
+        checkpoint_folder=None,
+        report=lambda _: None,
+        store=store,
+    )
     job = backend.jobs[0]
     assert manifest.kind == "model"
     assert job.teachers == (teacher.checkpoint,)
@@ -215,7 +289,9 @@ def test_chats_are_supervised_by_their_template() -> None:
 
     rows = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}]
     data = Rows("d", "chat", 64, lambda: rows)
-    facts = make_job(step("finetune"), {"model": (model(CHATML),), "data": (data,)}, "ab", FakeBackend())[1]
+    facts = make_job(
+        step("finetune"), {"model": (model(CHATML),), "data": (data,)}, "ab", FakeBackend()
+    )[1]
     assert [text for text, supervised in facts.sample if supervised] == ["b<|im_end|>"]
 
 

@@ -69,9 +69,9 @@ def dataset(
 ) -> None:
     """Read rows from a file.
 
-    A row of a `.jsonl` file is an object, of a `.csv` file a line under a line of column names, of a
-    `.txt` file a line that is not empty. A row has `text`, or `prompt` and `completion`, or `messages`
-    (objects with `role` and `content`); other names are given by fields.
+    A row of a `.jsonl` file is an object, of a `.csv` file a line under a line of column names, of
+    a `.txt` file a line that is not empty. A row has `text`, or `prompt` and `completion`, or
+    `messages` (objects with `role` and `content`); other names are given by fields.
 
         notes = dataset "data/notes.jsonl" { text = "body", length = 4k tokens }
     """

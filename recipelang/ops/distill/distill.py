@@ -31,6 +31,8 @@ from recipelang.values import Form
 
 __all__ = ["distill"]
 
+FORWARD_KL = Form("forward_kl")
+
 
 def _check_pair(teacher: ModelType, student: ModelType, at: str) -> None:
     a, b = teacher.tokenizer, student.tokenizer
@@ -40,15 +42,21 @@ def _check_pair(teacher: ModelType, student: ModelType, at: str) -> None:
         difference = first_difference(a, b)
         if difference:
             raise Fault(
-                "E0661", "the teacher's tokenizer is not the student's, so their logits do not line up",
-                at=at, label="another vocabulary", notes=(difference,), help="distil into a student that shares the teacher's tokenizer",
-        )  # fmt: skip
+                "E0661",
+                "the teacher's tokenizer is not the student's, so their logits do not line up",
+                at=at,
+                label="another vocabulary",
+                notes=(difference,),
+                help="distil into a student that shares the teacher's tokenizer",
+            )
     sizes = [(m.config or {}).get("vocab_size") for m in (teacher, student)]
     if None not in sizes and sizes[0] != sizes[1]:
         raise Fault(
-            "E0661", f"the teacher has {sizes[0]} logits a position, the student {sizes[1]}", at=at,
+            "E0661",
+            f"the teacher has {sizes[0]} logits a position, the student {sizes[1]}",
+            at=at,
             help="distil into a student of the same vocabulary size",
-        )  # fmt: skip
+        )
 
 
 def _type(step: Typed) -> ModelType:
@@ -69,9 +77,14 @@ def _cost(step: Typed) -> Cost:
 
 
 @operation(
-    kind="train", result="Model", origin="into", determinism="repeatable",
-    include=training_fields, result_type=_type, cost=_cost,
-)  # fmt: skip
+    kind="train",
+    result="Model",
+    origin="into",
+    determinism="repeatable",
+    include=training_fields,
+    result_type=_type,
+    cost=_cost,
+)
 def distill(
     teachers: Annotated[list[Model], SUBJECT, "the model to learn from, or a list of them"],
     into: Annotated[Model, INTO, "the student to start from"],
@@ -81,7 +94,7 @@ def distill(
         Form,
         forms(package="recipelang.objectives", sums=True),
         "the loss, or a weighted sum of losses",
-    ] = Form("forward_kl"),
+    ] = FORWARD_KL,
     temperature: Annotated[
         float,
         Range(0, open_low=True),
@@ -90,8 +103,8 @@ def distill(
 ) -> None:
     """Train a student on the teacher's distribution over every next token.
 
-    With several teachers the target is the mean of their distributions. The result is a new model whose
-    origin is the student (Hinton, Vinyals & Dean 2015, arXiv 1503.02531).
+    With several teachers the target is the mean of their distributions. The result is a new model
+    whose origin is the student (Hinton, Vinyals & Dean 2015, arXiv 1503.02531).
 
         distill teacher into small on notes { objective = 0.7 * forward_kl + 0.3 * cross_entropy }
     """

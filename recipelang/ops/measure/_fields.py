@@ -59,14 +59,23 @@ def check_pairs(
                 )
             supervise = step.fields.get("supervise")
             if isinstance(supervise, str) and supervise not in FORMATS[data.format]:
-                raise Fault("E0778", f"`supervise = {supervise}` selects nothing in a dataset of format "
-                            f"{data.format}", at="supervise", label="selects nothing",
-                            help="choose one of " + ", ".join(f"`{s}`" for s in FORMATS[data.format]))  # fmt: skip
+                raise Fault(
+                    "E0778",
+                    f"`supervise = {supervise}` selects nothing in a dataset of format "
+                    f"{data.format}",
+                    at="supervise",
+                    label="selects nothing",
+                    help="choose one of " + ", ".join(f"`{s}`" for s in FORMATS[data.format]),
+                )
             if data.format == "chat" and not data.template:
                 for model in known:
                     if not model.chat_template:
-                        raise Fault("E0779", "the data are chats, but the model has no chat template", at=at,
-                                    help="give one: `dataset \"…\" { template = \"chatml.jinja\" }`")  # fmt: skip
+                        raise Fault(
+                            "E0779",
+                            "the data are chats, but the model has no chat template",
+                            at=at,
+                            help='give one: `dataset "…" { template = "chatml.jinja" }`',
+                        )
 
 
 def lower_is_better(step: Typed) -> MeasuredType:
@@ -76,7 +85,7 @@ def lower_is_better(step: Typed) -> MeasuredType:
 
 
 def scoring_cost(step: Typed) -> Cost:
-    """Two floating-point operations a parameter and token, for every model and dataset of the step."""
+    """Two floating-point operations a parameter and token, for every model and dataset."""
     models = [
         m
         for role in ("model", "models")

@@ -31,14 +31,23 @@ def _type(step: Typed) -> MeasuredType:
     check_pairs(step, step.types.get("model", ()))
     data = step.one("data")
     if isinstance(data, DatasetType) and data.format == "text":
-        raise Fault("E0775", "`accuracy` compares completions, and a text has no prompt", at="data",
-                    help="use data with `prompt` and `completion`, or chats; or measure `bits-per-byte`")  # fmt: skip
+        raise Fault(
+            "E0775",
+            "`accuracy` compares completions, and a text has no prompt",
+            at="data",
+            help="use data with `prompt` and `completion`, or chats; or measure `bits-per-byte`",
+        )
     return MeasuredType("max")
 
 
 @operation(
-    kind="measure", result="Measured", determinism="repeatable", result_type=_type, cost=scoring_cost, direction="max",
-)  # fmt: skip
+    kind="measure",
+    result="Measured",
+    determinism="repeatable",
+    result_type=_type,
+    cost=scoring_cost,
+    direction="max",
+)
 def accuracy(
     model: Annotated[Model, OF, "the model"],
     data: Annotated[Dataset, ON, "prompts with completions, or chats"],
@@ -50,8 +59,8 @@ def accuracy(
 ) -> None:
     """Exact match of the greedy completion, space at both ends aside.
 
-    In a chat the last turn of the assistant is asked for. The model has to stop by itself: an answer that
-    goes on after the expected one is wrong.
+    In a chat the last turn of the assistant is asked for. The model has to stop by itself: an
+    answer that goes on after the expected one is wrong.
 
         require accuracy of student on exam >= 62%
     """

@@ -42,18 +42,28 @@ def _type(step: Typed) -> ModelType:
 
 
 def _check_alike(first: ModelType, other: ModelType, at: str) -> None:
-    """Candidates have one shape and one tokenizer, so that what follows does not depend on the winner."""
+    """Candidates have one shape and one tokenizer, so that what follows does not depend on the
+    winner.
+    """
     if first.tensors is not None and other.tensors is not None:
         shapes = [
             {name: t.shape for name, t in m.tensors.items()} for m in (first, other) if m.tensors
         ]
         if shapes[0] != shapes[-1]:
-            raise Fault("E0663", "the candidates of `best` have different shapes", at=at,
-                        help="choose among models of one shape")  # fmt: skip
+            raise Fault(
+                "E0663",
+                "the candidates of `best` have different shapes",
+                at=at,
+                help="choose among models of one shape",
+            )
     a, b = first.tokenizer, other.tokenizer
     if a is not None and b is not None and a.digest != b.digest:
-        raise Fault("E0663", "the candidates of `best` have different tokenizers", at=at,
-                    help="choose among models of one tokenizer")  # fmt: skip
+        raise Fault(
+            "E0663",
+            "the candidates of `best` have different tokenizers",
+            at=at,
+            help="choose among models of one tokenizer",
+        )
 
 
 @operation(kind="choose", result="Model", origin="common", result_type=_type)

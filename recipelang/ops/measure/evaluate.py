@@ -33,15 +33,23 @@ def _type(step: Typed) -> TableType:
     if isinstance(metrics, tuple) and "accuracy" in metrics:
         for i, data in enumerate(step.types.get("data", ())):
             if isinstance(data, DatasetType) and data.format == "text":
-                raise Fault("E0775", "`accuracy` compares completions, and a text has no prompt",
-                            at=f"data[{i}]", help="leave `accuracy` out, or measure it on other data")  # fmt: skip
+                raise Fault(
+                    "E0775",
+                    "`accuracy` compares completions, and a text has no prompt",
+                    at=f"data[{i}]",
+                    help="leave `accuracy` out, or measure it on other data",
+                )
     return TableType()
 
 
 @operation(
-    kind="evaluate", result="Table", determinism="repeatable", include=scoring_fields,
-    result_type=_type, cost=scoring_cost,
-)  # fmt: skip
+    kind="evaluate",
+    result="Table",
+    determinism="repeatable",
+    include=scoring_fields,
+    result_type=_type,
+    cost=scoring_cost,
+)
 def evaluate(
     models: Annotated[list[Model], SUBJECT, "the rows of the table"],
     data: Annotated[list[Dataset], ON, "its columns"],

@@ -16,9 +16,14 @@ __all__ = ["loss"]
 
 
 @operation(
-    kind="measure", result="Measured", determinism="repeatable", include=scoring_fields,
-    result_type=lower_is_better, cost=scoring_cost, direction="min",
-)  # fmt: skip
+    kind="measure",
+    result="Measured",
+    determinism="repeatable",
+    include=scoring_fields,
+    result_type=lower_is_better,
+    cost=scoring_cost,
+    direction="min",
+)
 def loss(
     model: Annotated[Model, OF, "the model"],
     data: Annotated[Dataset, ON, "the text it is scored on"],

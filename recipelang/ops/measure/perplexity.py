@@ -16,9 +16,14 @@ __all__ = ["perplexity"]
 
 
 @operation(
-    kind="measure", result="Measured", determinism="repeatable", include=scoring_fields,
-    result_type=lower_is_better, cost=scoring_cost, direction="min",
-)  # fmt: skip
+    kind="measure",
+    result="Measured",
+    determinism="repeatable",
+    include=scoring_fields,
+    result_type=lower_is_better,
+    cost=scoring_cost,
+    direction="min",
+)
 def perplexity(
     model: Annotated[Model, OF, "the model"],
     data: Annotated[Dataset, ON, "the text it is scored on"],
@@ -27,5 +32,6 @@ def perplexity(
 
     It compares models of one tokenizer only; `bits-per-byte` compares any.
 
-        require perplexity of student on notes.holdout <= 1.1 * (perplexity of small on notes.holdout)
+        require perplexity of student on notes.holdout <= 1.1 * (perplexity of small on
+        notes.holdout)
     """

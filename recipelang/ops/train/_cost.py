@@ -2,7 +2,8 @@
 
 The figures are estimates from shapes alone; the planner prints them and compares them with what the
 machine has. Matrix products cost 2 N operations a token forwards, twice that backwards, so 6 N for
-full training and 4 N where the base's weights get no gradient (Kaplan et al. 2020, arXiv 2001.08361).
+full training and 4 N where the base's weights get no gradient (Kaplan et al. 2020, arXiv
+2001.08361).
 """
 
 from __future__ import annotations
@@ -82,8 +83,9 @@ def _trained_elements(step: Typed, student: ModelType) -> int:
 
 
 def _activations(step: Typed, config: object, data: DatasetType, models: int) -> int:
-    """Bytes of activations and logits of one micro-batch, about: 18 hidden vectors and three feed-forward
-    ones a token and layer in the compute dtype, and three copies of the logits in float32 a model."""
+    """Bytes of activations and logits of one micro-batch, about: 18 hidden vectors and three
+    feed-forward ones a token and layer in the compute dtype, and three copies of the logits in
+    float32 a model."""
     assert isinstance(config, dict) or hasattr(config, "get")
     get = config.get  # type: ignore[union-attr]
 

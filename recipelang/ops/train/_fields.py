@@ -1,7 +1,9 @@
-"""The fields of everything that trains, and the settings they accept: schedules, optimiser, adapters.
+"""The fields of everything that trains, and the settings they accept: schedules, optimiser,
+adapters.
 
-Defaults follow the field's practice: AdamW 0.9, 0.999, 1e-8 without decay, clipping at 1, cosine decay
-with a short warm-up, lr 2e-5 for whole models and 2e-4 for adapters (Dettmers et al. 2023, arXiv 2305.14314).
+Defaults follow the field's practice: AdamW 0.9, 0.999, 1e-8 without decay, clipping at 1, cosine
+decay with a short warm-up, lr 2e-5 for whole models and 2e-4 for adapters (Dettmers et al. 2023,
+arXiv 2305.14314).
 
 Example:
     >>> from recipelang.ops.spec import read_signature
@@ -34,6 +36,9 @@ Warmup = Annotated[
 ]
 THREE_PERCENT = Quantity(0.03, "fraction")
 NO_STEPS = Quantity(0, "steps")
+TEN_PERCENT = Quantity(0.1, "fraction")
+COSINE = Form("cosine", (("warmup", THREE_PERCENT),))
+ADAMW = Form("adamw")
 
 
 def constant(warmup: Warmup = NO_STEPS) -> None:
@@ -51,14 +56,14 @@ def cosine(
     warmup: Warmup = THREE_PERCENT,
     final: Annotated[float, Range(0, 1), "last factor on the peak rate"] = 0.0,
 ) -> None:
-    """From the peak down to `final` times the peak along half a cosine (Loshchilov & Hutter 2017)."""
+    """From the peak down to `final` times the peak along half a cosine (arXiv 1608.03983)."""
 
 
 def wsd(
     warmup: Warmup = THREE_PERCENT,
     decay: Annotated[
         Quantity, units("fraction", "steps"), "length of the decay at the end"
-    ] = Quantity(0.1, "fraction"),
+    ] = TEN_PERCENT,
     final: Annotated[float, Range(0, 1), "last factor on the peak rate"] = 0.0,
 ) -> None:
     """Warm-up, stable, decay: the peak until a linear decay at the end (arXiv 2404.06395)."""
@@ -76,15 +81,15 @@ def lora(
     rank: Annotated[int, Range(1), "rank of the update"] = 16,
     alpha: Annotated[float, Range(0, open_low=True), "the update is scaled by alpha / rank"] = 32.0,
     targets: Annotated[
-        list[str | Literal["all-linear"]],
-        "the adapted weights: module names or globs; all-linear is every matrix but embeddings and head",
+        list[str | Literal["all-linear"]],  # noqa: PYI051
+        "the adapted weights: names or globs; all-linear is all matrices but embeddings and head",
     ] = ("all-linear",),  # type: ignore[assignment]
     dropout: Annotated[float, Range(0, 1, open_high=True), "dropout on the adapter's input"] = 0.0,
     variant: Annotated[
         Literal["lora", "rslora"], "rslora scales by alpha / sqrt(rank) (arXiv 2312.03732)"
     ] = "lora",
 ) -> None:
-    """Train a low-rank update of some weights and keep the rest (Hu et al. 2021, arXiv 2106.09685)."""
+    """Train a low-rank update of some weights, keep the rest (Hu et al. 2021, arXiv 2106.09685)."""
 
 
 def training_fields(
@@ -97,8 +102,8 @@ def training_fields(
     lr: Annotated[float | None, Range(0), "peak learning rate [2e-5; 2e-4 with an adapter]"] = None,
     schedule: Annotated[
         Form, forms(constant, linear, cosine, wsd), "the learning rate over the steps"
-    ] = Form("cosine", (("warmup", THREE_PERCENT),)),
-    optimizer: Annotated[Form, forms(adamw), "the update rule"] = Form("adamw"),
+    ] = COSINE,
+    optimizer: Annotated[Form, forms(adamw), "the update rule"] = ADAMW,
     weight_decay: Annotated[
         float, Range(0), "decoupled decay of tensors with two or more dimensions"
     ] = 0.0,
@@ -111,7 +116,8 @@ def training_fields(
     ] = None,
     adapter: Annotated[Form | None, forms(lora), "train an adapter instead of the weights"] = None,
     train: Annotated[
-        list[str | Literal["all"]], "the trained tensors, as globs over their names"
+        list[str | Literal["all"]],  # noqa: PYI051
+        "the trained tensors, as globs over their names",
     ] = ("all",),  # type: ignore[assignment]
     freeze: Annotated[list[str], "tensors that stay as they are, as globs"] = (),  # type: ignore[assignment]
     packing: Annotated[bool, "several documents in a row, none of which sees another"] = True,

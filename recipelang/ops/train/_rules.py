@@ -1,7 +1,7 @@
 """What can be known to be wrong with a training step before anything is computed.
 
-Every check needs names, shapes, columns and tokenizers only; what is not known yet is not complained
-about. See the pages of the codes for examples.
+Every check needs names, shapes, columns and tokenizers only; what is not known yet is not
+complained about. See the pages of the codes for examples.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from recipelang.values import Attr, Form, Quantity
 
 __all__ = ["check_training", "supervised_by"]
 
-FORMATS = {"text": ("all",), "prompt-completion": ("completion", "all"),
-           "chat": ("assistant", "completion", "all")}  # fmt: skip
+FORMATS = {
+    "text": ("all",),
+    "prompt-completion": ("completion", "all"),
+    "chat": ("assistant", "completion", "all"),
+}
 """The formats that can be trained on, each with what can be supervised in it, the default first."""
 
 
@@ -29,11 +32,20 @@ def check_training(step: Typed, model: str, data: str = "data", over: str = "ove
     """Raise the first :class:`Fault` of a training step; the arguments name the roles."""
     fields = step.fields
     if fields.get("steps") is not None and fields.get("epochs") is not None:
-        raise Fault("E0561", "`steps` and `epochs` both say how long to train", at="epochs",
-                    label="a second length", help="keep one of the two")  # fmt: skip
+        raise Fault(
+            "E0561",
+            "`steps` and `epochs` both say how long to train",
+            at="epochs",
+            label="a second length",
+            help="keep one of the two",
+        )
     if fields.get("every") is not None and not step.types.get(over):
-        raise Fault("E0565", "`every` asks for evaluations, but there is nothing to evaluate on",
-                    at="every", help="name the data: `over notes.holdout`")  # fmt: skip
+        raise Fault(
+            "E0565",
+            "`every` asks for evaluations, but there is nothing to evaluate on",
+            at="every",
+            help="name the data: `over notes.holdout`",
+        )
     _check_schedule(step)
     _check_choice(step)
     student = step.one(model)
@@ -57,13 +69,21 @@ def _check_schedule(step: Typed) -> None:
             continue
         if value.unit == "fraction":
             if not 0 <= value.value <= 1:
-                raise Fault("E0564", f"`{name}` is a share of the steps, found {value.value:g}",
-                            at="schedule", help=f"write `{name} = 3%` or `{name} = 100 steps`")  # fmt: skip
+                raise Fault(
+                    "E0564",
+                    f"`{name}` is a share of the steps, found {value.value:g}",
+                    at="schedule",
+                    help=f"write `{name} = 3%` or `{name} = 100 steps`",
+                )
             continue
         total += value.value
     if isinstance(steps, int) and total > steps:
-        raise Fault("E0564", f"the schedule takes {total:g} steps, the training has {steps}",
-                    at="schedule", help="shorten the warm-up, or write it as a share: `warmup = 3%`")  # fmt: skip
+        raise Fault(
+            "E0564",
+            f"the schedule takes {total:g} steps, the training has {steps}",
+            at="schedule",
+            help="shorten the warm-up, or write it as a share: `warmup = 3%`",
+        )
 
 
 def _texts(value: Attr) -> tuple[str, ...]:
@@ -76,9 +96,11 @@ def _check_choice(step: Typed) -> None:
     if isinstance(step.fields.get("adapter"), Form) and (train != ("all",) or freeze):
         at = "freeze" if freeze else "train"
         raise Fault(
-            "E0566", f"`{at}` chooses whole tensors, but an adapter is trained", at=at,
+            "E0566",
+            f"`{at}` chooses whole tensors, but an adapter is trained",
+            at=at,
             help='choose with the adapter: `lora(targets = ["q_proj"])`',
-        )  # fmt: skip
+        )
 
 
 def _check_trained(step: Typed, tensors: Mapping[str, TensorInfo]) -> None:
@@ -88,17 +110,23 @@ def _check_trained(step: Typed, tensors: Mapping[str, TensorInfo]) -> None:
         for target in _texts(adapter.get("targets", ("all-linear",))):
             if not adapted(tensors, (target,)):
                 raise Fault(
-                    "E0562", f"no linear layer of the model matches `{target}`", at="adapter",
-                    label="matches nothing", help=f"the model has {_examples(tensors)}",
-                )  # fmt: skip
+                    "E0562",
+                    f"no linear layer of the model matches `{target}`",
+                    at="adapter",
+                    label="matches nothing",
+                    help=f"the model has {_examples(tensors)}",
+                )
         return
     train, freeze = _texts(step.fields.get("train", ("all",))), _texts(step.fields.get("freeze"))
     for at, patterns in (("train", train), ("freeze", freeze)):
         for pattern in unmatched(tensors, patterns):
             raise Fault(
-                "E0563", f"no tensor of the model matches `{pattern}`", at=at,
-                label="matches nothing", help=f"the model has {_examples(tensors)}",
-            )  # fmt: skip
+                "E0563",
+                f"no tensor of the model matches `{pattern}`",
+                at=at,
+                label="matches nothing",
+                help=f"the model has {_examples(tensors)}",
+            )
     if not trained(tensors, train, freeze):
         at = "freeze" if freeze else "train"
         raise Fault("E0563", "nothing is left to train", at=at, help="freeze less")
@@ -117,14 +145,26 @@ def _check_data(step: Typed, data: DatasetType, role: str, model: ModelType | No
     if data.format is None:
         return
     if data.format not in FORMATS:
-        raise Fault("E0776", f"this trains on text, prompt-completion or chat, found {data.format}",
-                    at=role, help="name the columns: `prompt = \"question\", completion = \"answer\"`")  # fmt: skip
+        raise Fault(
+            "E0776",
+            f"this trains on text, prompt-completion or chat, found {data.format}",
+            at=role,
+            help='name the columns: `prompt = "question", completion = "answer"`',
+        )
     supervise = step.fields.get("supervise")
     if isinstance(supervise, str) and supervise not in FORMATS[data.format]:
-        raise Fault("E0778", f"`supervise = {supervise}` selects nothing in a dataset of format {data.format}",
-                    at="supervise", label="selects nothing",
-                    help="choose one of " + ", ".join(f"`{s}`" for s in FORMATS[data.format]))  # fmt: skip
+        raise Fault(
+            "E0778",
+            f"`supervise = {supervise}` selects nothing in a dataset of format {data.format}",
+            at="supervise",
+            label="selects nothing",
+            help="choose one of " + ", ".join(f"`{s}`" for s in FORMATS[data.format]),
+        )
     known = model is not None and model.config is not None
     if data.format == "chat" and known and model and not model.chat_template and not data.template:
-        raise Fault("E0779", "the data are chats, but the model has no chat template", at=role,
-                    help="give one: `dataset \"…\" { template = \"chatml.jinja\" }`")  # fmt: skip
+        raise Fault(
+            "E0779",
+            "the data are chats, but the model has no chat template",
+            at=role,
+            help='give one: `dataset "…" { template = "chatml.jinja" }`',
+        )

@@ -32,7 +32,9 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def linear_weights(tensors: Mapping[str, TensorInfo]) -> tuple[str, ...]:
-    """The weights of linear layers: every 2-D ``*.weight`` but embeddings and the head, in name order."""
+    """The weights of linear layers: every 2-D ``*.weight`` but embeddings and the head, in name
+    order.
+    """
     return tuple(
         name
         for name, info in sorted(tensors.items())

@@ -1,4 +1,5 @@
-"""finetune: go on training a model on text, prompts with completions, or chats (supervised fine-tuning).
+"""finetune: go on training a model on text, prompts with completions, or chats (supervised
+fine-tuning).
 
 Example:
     >>> finetune.origin
@@ -32,9 +33,14 @@ def _cost(step: Typed) -> Cost:
 
 
 @operation(
-    kind="train", result="Model", origin="model", determinism="repeatable",
-    include=training_fields, result_type=_type, cost=_cost,
-)  # fmt: skip
+    kind="train",
+    result="Model",
+    origin="model",
+    determinism="repeatable",
+    include=training_fields,
+    result_type=_type,
+    cost=_cost,
+)
 def finetune(
     model: Annotated[Model, SUBJECT, "the model to start from"],
     data: Annotated[Dataset, ON, "what to train on"],
@@ -42,9 +48,10 @@ def finetune(
 ) -> None:
     """Go on training a model on a dataset.
 
-    The loss is the cross-entropy of the supervised tokens, summed and divided once by their number in
-    the whole optimiser step, so `micro_batch` never changes a gradient. Supervised are the completions
-    with their end, the assistant's turns with their terminator, or a whole text but its first token.
+    The loss is the cross-entropy of the supervised tokens, summed and divided once by their number
+    in the whole optimiser step, so `micro_batch` never changes a gradient. Supervised are the
+    completions with their end, the assistant's turns with their terminator, or a whole text but its
+    first token.
 
         finetune base on notes { adapter = lora(rank = 16, alpha = 32), epochs = 3 }
     """
