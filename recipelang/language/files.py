@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import cache
 from typing import cast
 
 from recipelang.diagnostics import Label, Source
@@ -146,13 +145,18 @@ def mentioned(tree: object) -> Iterator[str]:
         elif isinstance(item, tuple):
             stack.extend(reversed(cast("tuple[object, ...]", item)))
         else:
-            stack.extend(getattr(item, name) for name in _children(type(item)))
+            stack.extend(getattr(item, name) for name in _CHILDREN.get(type(item), ()))
 
 
-@cache
 def _children(kind: type) -> tuple[str, ...]:
-    """The fields of a kind of syntax node that may hold names, last first, or none."""
-    if kind.__module__ != syntax.__name__ or kind in (syntax.Number, syntax.Text, syntax.Name):
-        return ()
+    """The fields of a kind of syntax node that may hold names, last first."""
     names = cast("tuple[str, ...]", getattr(kind, "__slots__", ()))
     return tuple(n for n in reversed(names) if n not in ("span", "op", "op_span", "preposition"))
+
+
+_LEAVES = (syntax.Number, syntax.Text, syntax.Name)
+_CHILDREN = {
+    kind: _children(kind)
+    for kind in vars(syntax).values()
+    if isinstance(kind, type) and kind.__module__ == syntax.__name__ and kind not in _LEAVES
+}
