@@ -28,7 +28,7 @@ from recipelang.weights.kernel import Kth, KthMagnitude, Result, SumOf
 __all__ = ["Accumulator", "KthAccumulator", "SumAccumulator", "accumulator"]
 
 Floats: TypeAlias = "NDArray[Any]"
-MARGIN = 0.02
+MARGIN = 0.015
 """Half the width of the bracket, as a share of the elements."""
 KEEP_ALL = 1 << 20
 """Tensors of at most this many elements are kept whole."""
@@ -78,16 +78,16 @@ class KthAccumulator:
             return
         if self._kept > self._limit:
             return
-        above = magnitudes > self._high
+        # Comparing and counting is nearly free; taking elements by a mask is not, so few are taken.
+        self._above += int(np.count_nonzero(magnitudes > self._high))
+        self._at_high.append(int(np.count_nonzero(magnitudes == self._high)))
+        twice = self._low == self._high  # then the equals are counted once
+        self._at_low.append(0 if twice else int(np.count_nonzero(magnitudes == self._low)))
         inside = magnitudes > self._low
-        self._above += int(np.count_nonzero(above))
         inside &= magnitudes < self._high
         kept = magnitudes[inside]
         self._inside.append(kept)
         self._kept += kept.size
-        at_low = 0 if self._low == self._high else int(np.count_nonzero(magnitudes == self._low))
-        self._at_low.append(at_low)
-        self._at_high.append(int(np.count_nonzero(magnitudes == self._high)))
 
     def end_pass(self, again: Callable[[int], Floats]) -> None:
         """The pass is over: the result is there, or one more pass is needed."""
