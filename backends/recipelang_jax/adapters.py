@@ -16,16 +16,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from numpy.typing import NDArray
 
+from recipelang.diagnostics import fault
 from recipelang.weights.kernels.uniform_bits import dropout_keys, threshold
 from recipelang_jax.arrays import Arithmetic, Array, Tree, uniform_bits
 
-__all__ = ["apply", "keys", "stack", "split_name", "unstack"]
+__all__ = ["apply", "check", "keys", "stack", "split_name", "unstack"]
 
 Pairs = Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
 
@@ -40,6 +40,16 @@ def split_name(name: str) -> tuple[int | None, str]:
     if name.startswith("model.layers.") and len(parts) == 4 and parts[2].isdigit():
         return int(parts[2]), parts[3]
     return None, name
+
+
+def check(pairs: Pairs, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises RecipeError E0803 for an adapter on what is not a linear layer's weight."""
+    for name in pairs:
+        if len(shapes.get(name, ())) != 2 or "embed" in name:
+            raise fault(
+                "E0803", f"the JAX backend cannot put an adapter on `{name}`",
+                help="only weights of linear layers take an adapter",
+            )  # fmt: skip
 
 
 def stack(pairs: Pairs, layers: int, dtype: Any) -> Tree:
@@ -103,7 +113,3 @@ def apply(
     inner = arithmetic.contract("...i,ri->...r", x, pair["A"])
     return arithmetic.contract("...r,or->...o", checkpoint_name(inner, "product"), pair["B"]) * scale
 
-
-def count(tree: Tree) -> int:
-    """The number of elements."""
-    return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))

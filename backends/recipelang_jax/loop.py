@@ -17,8 +17,8 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,14 +27,15 @@ from numpy.typing import NDArray
 
 from recipelang.backend import OptimizerPlan, Progress, Trained, TrainingJob
 from recipelang.data.batch import Batch
-from recipelang.objectives import Term, resolve
+from recipelang.objectives import Objective, Term, resolve
+from recipelang.values import Attr
 from recipelang_jax import adapters, state
 from recipelang_jax.arrays import Arithmetic, Array, Tree, scoped
 from recipelang_jax.decode import score_batch
 from recipelang_jax.losses import Data, Layout, Scorer, chunk_size, gradients, length_bucket, prepare, totals
 from recipelang_jax.models import EMBEDDING, HEAD, Decoder, read_params, unstack_params
 from recipelang_jax.shard import Placement
-from recipelang_jax.spec import make_spec
+from recipelang_jax.spec import expected_tensors, make_spec
 
 __all__ = ["run"]
 
@@ -46,24 +47,11 @@ class _Parts:
     placement: Placement
     job: TrainingJob
     terms: tuple[Term, ...]
-    decoder: Decoder
+    shape: _Shape
     frozen: Tree
-    teachers: tuple[Scorer, ...]
-    decay: Tree
+    teachers: list[Tree]
     chosen: Tree
     """Per leaf of the trained tree: True, or which of its stacked layers are trained (L, 1, ...)."""
-
-    @property
-    def head_trained(self) -> bool:
-        """Whether the output matrix is trained."""
-        name = EMBEDDING if self.decoder.spec.tied else HEAD
-        return self.job.adapter is None and name in self.job.trainable
-
-    def student(self, trained: Tree, frozen: Tree, keys: Tree = None) -> Scorer:
-        """The model with these trained values."""
-        if self.job.adapter is not None:
-            return Scorer(self.decoder, frozen, trained, keys)
-        return Scorer(self.decoder, _merge(frozen, trained))
 
     def layout(self, batch: Batch) -> Layout:
         """The micro-batch sizes for a batch."""
@@ -72,11 +60,28 @@ class _Parts:
         length = length_bucket(batch.tokens.shape[1])
         places = rows * max(length - 1, 1)
         whole = any(term.objective.unit == "sequence" for term in self.terms)
-        return Layout(rows, length, places if whole else chunk_size(self.decoder.spec.vocabulary, places))
+        return Layout(rows, length, places if whole else chunk_size(self.shape.decoder.spec.vocabulary, places))
 
 
-@dataclass(frozen=True, eq=False)
-class _Programs:
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What the programs of a job are compiled for; equal jobs but for data and rates share them."""
+
+    decoder: Decoder
+    teachers: tuple[Decoder, ...]
+    terms: tuple[tuple[Objective, tuple[tuple[str, Attr], ...]], ...]
+    optimizer: OptimizerPlan
+    adapted: bool
+    head_trained: bool
+
+    def student(self, trained: Tree, frozen: Tree, keys: Tree = None) -> Scorer:
+        """The model with these trained values."""
+        if self.adapted:
+            return Scorer(self.decoder, frozen, trained, keys)
+        return Scorer(self.decoder, _merge(frozen, trained))
+
+
+class _Programs(NamedTuple):
     """The compiled functions of a job."""
 
     accumulate: Callable[..., tuple[Tree, Array]]
@@ -100,7 +105,7 @@ def run(placement: Placement, job: TrainingJob, report: Callable[[Progress], Non
     """Carry out a job; see :class:`recipelang.backend.TrainingJob`. Calls ``report`` after each step."""
     with scoped(job.precision):
         parts, trained = _build(placement, job)
-        programs = _compile(parts)
+        programs = _compile(parts.shape)
         now = _Run(trained, _zeros(placement, trained), _zeros(placement, trained))
         if job.checkpoint is not None:
             _restore(now, placement, job)
@@ -129,24 +134,25 @@ def _build(placement: Placement, job: TrainingJob) -> tuple[_Parts, Tree]:
     )  # fmt: skip
     params = read_params(job.model, spec)
     if adapter is not None:
+        adapters.check(adapter.initial, expected_tensors(spec))
         trained, frozen = adapters.stack(adapter.initial, spec.layers, master), params
-        chosen: Tree = jax.tree.map(lambda _: True, trained)
-        decay: Tree = chosen
+        chosen: Tree = jax.tree.map(lambda _: np.True_, trained)
     else:
         trained, frozen = _split(params, job.trainable)
         trained = jax.tree.map(lambda leaf: leaf.astype(master), trained)
         chosen = _chosen(trained, job.trainable)
-        decay = {name: leaf.ndim >= 2 for name, leaf in trained.items() if name != "layers"}
-        decay["layers"] = {name: leaf.ndim >= 3 for name, leaf in trained["layers"].items()}
-    teachers = tuple(
-        Scorer(Decoder(spec, arithmetic), placement.weights(read_params(model, spec)))
-        for model in job.teachers
-        for spec in [make_spec(model.config)]
-    )
     terms = resolve(job.objective)
-    parts = _Parts(
-        placement, job, terms, decoder, placement.weights(frozen), teachers, decay, chosen
-    )
+    shape = _Shape(
+        decoder, tuple(Decoder(make_spec(model.config), arithmetic) for model in job.teachers),
+        tuple((term.objective, tuple(sorted(term.parameters.items()))) for term in terms),
+        job.optimizer, adapter is not None,
+        adapter is None and (EMBEDDING if spec.tied else HEAD) in job.trainable,
+    )  # fmt: skip
+    teachers = [
+        placement.weights(read_params(model, decoder.spec))
+        for model, decoder in zip(job.teachers, shape.teachers, strict=True)
+    ]
+    parts = _Parts(placement, job, terms, shape, placement.weights(frozen), teachers, chosen)
     return parts, placement.weights(trained)
 
 
@@ -161,12 +167,12 @@ def _split(params: Tree, trainable: frozenset[str]) -> tuple[Tree, Tree]:
 
 
 def _chosen(trained: Tree, trainable: frozenset[str]) -> Tree:
-    chosen: dict[str, Any] = {name: True for name in trained if name != "layers"}
+    chosen: dict[str, Any] = {name: np.True_ for name in trained if name != "layers"}
     chosen["layers"] = {}
     for inner, stack in trained["layers"].items():
         layers = [f"model.layers.{i}.{inner}" in trainable for i in range(stack.shape[0])]
         shape = (-1,) + (1,) * (stack.ndim - 1)
-        chosen["layers"][inner] = True if all(layers) else np.array(layers).reshape(shape)
+        chosen["layers"][inner] = np.array(layers).reshape(shape)
     return chosen
 
 
@@ -179,12 +185,13 @@ def _zeros(placement: Placement, tree: Tree) -> Tree:
     return placement.weights(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree))
 
 
-def _compile(parts: _Parts) -> _Programs:
-    """The three programs of a job; frozen weights are arguments, so that they are not constants."""
-    decoders = [teacher.decoder for teacher in parts.teachers]
+@lru_cache(maxsize=8)
+def _compile(shape: _Shape) -> _Programs:
+    """The three programs of a job; weights are arguments, so that they are not constants."""
+    terms = [Term(1.0, objective, dict(parameters)) for objective, parameters in shape.terms]
 
     def teachers(taught: Sequence[Tree]) -> list[Scorer]:
-        return [Scorer(decoder, params) for decoder, params in zip(decoders, taught, strict=True)]
+        return [Scorer(*pair) for pair in zip(shape.teachers, taught, strict=True)]
 
     @partial(jax.jit, donate_argnums=0)
     def accumulate(
@@ -192,21 +199,23 @@ def _compile(parts: _Parts) -> _Programs:
         statistics: list[Tree], weights: Array,
     ) -> tuple[Tree, Array]:  # fmt: skip
         gradient, values = gradients(
-            lambda trained: parts.student(trained, frozen, keys), trained, teachers(taught), data,
-            parts.terms, statistics, weights, parts.head_trained,
+            lambda trained: shape.student(trained, frozen, keys), trained, teachers(taught), data,
+            terms, statistics, weights, shape.head_trained,
         )  # fmt: skip
         return jax.tree.map(jnp.add, sums, gradient), values
 
     @jax.jit
-    def statistics(trained: Tree, frozen: Tree, taught: Sequence[Tree], data: Data, keys: Tree) -> list[Tree]:
-        return totals(parts.student(trained, frozen, keys), teachers(taught), data, parts.terms)
+    def statistics(
+        trained: Tree, frozen: Tree, taught: Sequence[Tree], data: Data, keys: Tree
+    ) -> list[Tree]:
+        return totals(shape.student(trained, frozen, keys), teachers(taught), data, terms)
 
-    update = partial(_update, parts.job.optimizer, parts.decay, parts.chosen)
-    return _Programs(accumulate, statistics, jax.jit(update, donate_argnums=(0, 1, 2)))
+    update = jax.jit(partial(_update, shape.optimizer, shape.adapted), donate_argnums=(1, 2, 3))
+    return _Programs(accumulate, statistics, update)
 
 
 def _update(
-    plan: OptimizerPlan, decay: Tree, chosen: Tree, trained: Tree, first: Tree, second: Tree, sums: Tree,
+    plan: OptimizerPlan, adapted: bool, chosen: Tree, trained: Tree, first: Tree, second: Tree, sums: Tree,
     count: Array, lr: Array, corrections: Array,
 ) -> tuple[Tree, Tree, Tree, Array]:  # fmt: skip
     """Divide, clip, AdamW (see OptimizerPlan). ``corrections``: 1 - beta1^t and 1 - beta2^t."""
@@ -218,13 +227,15 @@ def _update(
     first = jax.tree.map(lambda m, g: plan.beta1 * m + (1 - plan.beta1) * g, first, gradient)
     second = jax.tree.map(lambda v, g: plan.beta2 * v + (1 - plan.beta2) * g * g, second, gradient)
 
-    def move(w: Array, m: Array, v: Array, decays: bool, on: Any) -> Array:
+    def move(path: tuple[Any, ...], w: Array, m: Array, v: Array, on: Array) -> Array:
         change = (m / corrections[0]) / (jnp.sqrt(v / corrections[1]) + plan.eps)
-        if decays and plan.weight_decay:
+        matrix = w.ndim >= (3 if path[0].key == "layers" else 2)  # stacking added an axis
+        if plan.weight_decay and (adapted or matrix):
             change = change + plan.weight_decay * w
         return jnp.where(on, w - lr * change, w)
 
-    return jax.tree.map(move, trained, first, second, decay, chosen), first, second, norm
+    moved = jax.tree_util.tree_map_with_path(move, trained, first, second, chosen)
+    return moved, first, second, norm
 
 
 def _step(now: _Run, parts: _Parts, programs: _Programs) -> Progress:
@@ -232,17 +243,16 @@ def _step(now: _Run, parts: _Parts, programs: _Programs) -> Progress:
     job, step, terms = parts.job, now.step, parts.terms
     batch = job.batch(step)
     layout = parts.layout(batch)
-    dtype = np.dtype(parts.decoder.arithmetic.dtype)
+    dtype = np.dtype(parts.shape.decoder.arithmetic.dtype)
     keys = None
     if job.adapter is not None and job.adapter.dropout:
         keys = adapters.keys(now.trained, job.draws, step)
-    taught = [teacher.params for teacher in parts.teachers]
     micro = [prepare(batch, start, layout, dtype) for start in range(0, batch.rows, layout.rows)]
     data = [parts.placement.rows(one) for one in micro]
 
     statistics: list[Tree] = [{} for _ in terms]
     if any(term.objective.statistics is not None for term in terms):
-        found = [programs.totals(now.trained, parts.frozen, taught, one, keys) for one in data]
+        found = [programs.totals(now.trained, parts.frozen, parts.teachers, one, keys) for one in data]
         statistics = jax.tree.map(lambda *sums: sum(sums), *found)
 
     counts = [term.objective.count(batch) for term in terms]
@@ -253,14 +263,14 @@ def _step(now: _Run, parts: _Parts, programs: _Programs) -> Progress:
     sums, numerator = _zeros(parts.placement, now.trained), np.zeros(len(terms))
     for one in data:
         sums, values = programs.accumulate(
-            sums, now.trained, parts.frozen, taught, one, keys, statistics, weights
+            sums, now.trained, parts.frozen, parts.teachers, one, keys, statistics, weights
         )
         numerator = numerator + np.asarray(values, np.float64)
 
     plan, lr = job.optimizer, float(job.lr[step])
     corrections = np.array([1 - plan.beta1 ** (step + 1), 1 - plan.beta2 ** (step + 1)], dtype)
     now.trained, now.first, now.second, norm = programs.update(
-        now.trained, now.first, now.second, sums, dtype.type(common), dtype.type(lr), corrections
+        parts.chosen, now.trained, now.first, now.second, sums, dtype.type(common), dtype.type(lr), corrections
     )
     now.step, now.tokens = step + 1, now.tokens + int((batch.segments > 0).sum())
     loss = sum(t.weight * v / n for t, v, n in zip(terms, numerator.tolist(), counts, strict=True) if n)
@@ -271,7 +281,7 @@ def _step(now: _Run, parts: _Parts, programs: _Programs) -> Progress:
 
 def _score(parts: _Parts, trained: Tree, batch: Batch) -> NDArray[Any]:
     """Scores with the current weights, as LoadedModel.score gives them."""
-    scorer = parts.student(trained, parts.frozen)
+    scorer = parts.shape.student(trained, parts.frozen)
     return score_batch(parts.placement, scorer.decoder, scorer.params, scorer.lora, batch)
 
 
