@@ -24,9 +24,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from recipelang.diagnostics.diagnostic import fault
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from jinja2.parser import Parser
+    from jinja2.runtime import Context
 
 __all__ = ["Conversation", "Render", "compile_template", "conversations"]
 
@@ -165,7 +170,7 @@ def _bounded_range() -> Callable[..., range]:
     return bounded
 
 
-def _environment():  # type: ignore[no-untyped-def]
+def _environment() -> Environment:
     """What the field's templates expect: trimmed blocks, loop controls, ``raise_exception``."""
     from jinja2 import nodes
     from jinja2.exceptions import SecurityError, TemplateError
@@ -177,7 +182,7 @@ def _environment():  # type: ignore[no-untyped-def]
 
         tags = {"generation"}  # noqa: RUF012
 
-        def parse(self, parser):  # type: ignore[no-untyped-def]
+        def parse(self, parser: Parser) -> nodes.Node:
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return nodes.Scope(body).set_lineno(line)
@@ -187,13 +192,13 @@ def _environment():  # type: ignore[no-untyped-def]
 
         intercepted_binops = frozenset({"*", "**", "%"})
 
-        def call_binop(self, context, operator, left, right):  # type: ignore[no-untyped-def]
+        def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
             numbers = isinstance(left, int | float) and isinstance(right, int | float)
             if not numbers or (operator == "**" and abs(right) > 64):
                 raise SecurityError(f"`{operator}` is for small numbers")
             return super().call_binop(context, operator, left, right)
 
-        def is_safe_attribute(self, obj, attr, value):  # type: ignore[no-untyped-def]
+        def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
             if isinstance(obj, str) and attr in UNSAFE_METHODS:
                 return False
             return super().is_safe_attribute(obj, attr, value)
@@ -211,7 +216,8 @@ def _environment():  # type: ignore[no-untyped-def]
     )
     for name in UNSAFE_FILTERS:
         environment.filters.pop(name, None)
-    environment.globals.pop("lipsum", None)
     environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = raise_exception
+    names = cast("dict[str, object]", environment.globals)
+    names.pop("lipsum", None)
+    names["raise_exception"] = raise_exception
     return environment

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from recipelang.data.readers import Row, json_name
 from recipelang.diagnostics.diagnostic import fault
@@ -111,7 +112,7 @@ def _check_messages(value: object, actual: str, path: Path, row: Row) -> None:
     """A list of objects with `role` and `content`."""
     if not isinstance(value, list):
         raise _wrong(path, row, f"`{actual}` is a list of messages, found {json_name(value)}")
-    messages: list[object] = value
+    messages = cast("list[object]", value)
     if not 0 < len(messages) <= MAX_MESSAGES:
         raise _wrong(path, row, f"`{actual}` holds {len(messages)} messages")
     for i, message in enumerate(messages):
@@ -122,7 +123,8 @@ def _check_messages(value: object, actual: str, path: Path, row: Row) -> None:
                 f"`{actual}[{i}]` is an object with `role` and `content`, "
                 f"found {json_name(message)}",
             )
-        role, content = message.get("role"), message.get("content")
+        turn = cast("dict[str, object]", message)
+        role, content = turn.get("role"), turn.get("content")
         if role not in ROLES:
             said = f"`{role}`" if isinstance(role, str) else json_name(role)
             raise _wrong(

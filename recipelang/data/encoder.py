@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from recipelang.data.chat import Render, compile_template
 from recipelang.diagnostics.diagnostic import fault
@@ -122,11 +122,11 @@ def encoder_of(
     specials = tuple(t.content for t in added.values() if t.special)
     if eos and eos not in specials:
         specials = (*specials, eos)
-    stops = frozenset([*ends, *([eos_id] if eos_id is not None else [])])
+    stops: set[int] = {*ends, *([] if eos_id is None else [eos_id])}
     return Encoder(
         tokenizer,
         eos_id,
-        stops,
+        frozenset(stops),
         _prefix(tokenizer),
         specials,
         template or _template(files, settings),
@@ -152,18 +152,18 @@ def _json(files: Mapping[str, Path | bytes], name: str) -> dict[str, object]:
         found: object = json.loads(data) if data else {}
     except ValueError as error:
         raise fault("E0780", f"{name} is not JSON: {error}") from None
-    return found if isinstance(found, dict) else {}
+    return cast("dict[str, object]", found) if isinstance(found, dict) else {}
 
 
 def _text(value: object) -> str:
     """A token of tokenizer_config.json: its text, or an object with ``content``."""
     if isinstance(value, dict):
-        value = value.get("content")
+        value = cast("dict[str, object]", value).get("content")
     return value if isinstance(value, str) else ""
 
 
 def _ids(value: object) -> list[int]:
-    items = value if isinstance(value, list) else [value]
+    items = cast("list[object]", value) if isinstance(value, list) else [value]
     return [i for i in items if isinstance(i, int) and not isinstance(i, bool)]
 
 
@@ -174,7 +174,9 @@ def _template(files: Mapping[str, Path | bytes], settings: Mapping[str, object])
         return data.decode(errors="replace")
     found = settings.get("chat_template")
     if isinstance(found, list):
-        named = {str(t.get("name")): t.get("template") for t in found if isinstance(t, dict)}
+        rows: list[object] = [t for t in cast("list[object]", found) if isinstance(t, dict)]
+        entries = cast("list[dict[str, object]]", rows)
+        named = {str(entry.get("name")): entry.get("template") for entry in entries}
         found = named.get("default")
     return found if isinstance(found, str) else None
 

@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from recipelang.diagnostics import RecipeError
 from recipelang.diagnostics.diagnostic import fault
@@ -133,12 +133,12 @@ def _jsonl(lines: Iterator[tuple[int, str]], path: Path) -> Iterator[Row]:
                 f"a row is an object, found {json_name(value)}",
                 'every line is one object, such as `{"text": "…"}`',
             )
-        yield Row(number, value)
+        yield Row(number, cast("dict[str, object]", value))
 
 
 def json_name(value: object) -> str:
     """What a JSON value is called in messages."""
-    names = {
+    names: dict[type, str] = {
         dict: "an object",
         list: "a list",
         str: "text",

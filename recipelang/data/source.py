@@ -172,5 +172,6 @@ def load(fields: Mapping[str, object]) -> tuple[str, list[dict[str, object]]]:
     join = fields.get("join")
     if isinstance(join, int) and join > 1:
         texts = [str(row["text"]) for row in found]
-        found = [{"text": "\n".join(texts[i : i + join])} for i in range(0, len(texts), join)]
+        joined = ["\n".join(texts[i : i + join]) for i in range(0, len(texts), join)]
+        found = [dict[str, object](text=text) for text in joined]
     return columns.format, found

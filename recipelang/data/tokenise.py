@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from recipelang.data.chat import Conversation, Render, conversations
 from recipelang.data.encoder import Encoder
@@ -106,8 +106,7 @@ def tokenise(
 
 def _chat(row: Row, index: int, encoder: Encoder, supervise: str) -> list[list[Piece]]:
     """The pieces of a chat's documents."""
-    messages = row["messages"]
-    assert isinstance(messages, list)
+    messages = cast("list[Mapping[str, object]]", row["messages"])
     try:
         talks = _talks(encoder.render, messages, encoder.specials, supervise)
     except RecipeError as error:

@@ -4,13 +4,14 @@ The file ``objectives/forward_kl.py`` defines ``forward_kl``. The protocol:
 
 ``terms(xp, positions, student, teachers, statistics, **parameters) -> numerator``
     The plain sum over the given positions of the objective, a scalar of the namespace. The loop
-    divides once by the count of the whole optimiser step, so a batch split never changes a gradient.
+    divides once by the count of the whole optimiser step, so a batch split never changes a
+    gradient.
 ``count(batch) -> float``
     On the host, from the masks: what the numerator is divided by, summed over the step's batches
     [the number of supervised positions].
 ``statistics(xp, positions, student, teachers, **parameters) -> dict[str, array]`` (optional)
-    Sums over positions that ``terms`` needs reduced over the whole step, as KTO does; the loop takes
-    them in a pass without gradients before the first ``terms``, and hands their totals over.
+    Sums over positions that ``terms`` needs reduced over the whole step, as KTO does; the loop
+    takes them in a pass without gradients before the first ``terms``, and hands their totals over.
 
 Array arguments: ``positions.targets`` (n,) int, ``positions.mask`` (n,) float (0 on padding),
 ``positions.rows`` (n,) int: the row in the batch; ``student`` (n, vocabulary) logits in float32 or
@@ -49,7 +50,9 @@ def supervised_positions(batch: Batch) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """An objective's declaration; ``terms`` is the decorated function, whose keyword-only parameters are its fields."""
+    """An objective's declaration; ``terms`` is the decorated function, whose keyword-only
+    parameters are its fields.
+    """
 
     name: str
     terms: Callable[..., Any]
@@ -86,8 +89,8 @@ class Term:
 def resolve(form: Form, temperature: float | None = None) -> tuple[Term, ...]:
     """The weighted terms of an objective's form.
 
-    ``sum`` holds its terms as arguments ``"0"``, ``"1"``, ..., each a form ``term(weight = w, of = f)``.
-    ``temperature`` is handed to the objectives that have that parameter and do not set it.
+    ``sum`` holds its terms as arguments ``"0"``, ``"1"``, ..., each a form ``term(weight = w, of =
+    f)``. ``temperature`` is handed to the objectives that have that parameter and do not set it.
     """
     if form.name == "sum":
         parts: list[Term] = []

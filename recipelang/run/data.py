@@ -103,11 +103,12 @@ def _dataset(node: Node, draws: str) -> Rows:
     examples = int(take.value) if isinstance(take, Quantity) and take.unit != "tokens" else None
 
     def load() -> Sequence[Row]:
-        _, rows = source.load(fields)
+        rows: Sequence[Row] = source.load(fields)[1]
         if shuffled:
             from recipelang.data.draws import permutation
 
-            rows = [rows[i] for i in permutation(draws, "shuffle", 0, len(rows))]
+            order: list[int] = permutation(draws, "shuffle", 0, len(rows)).tolist()
+            rows = [rows[i] for i in order]
         return rows[:examples]
 
     tokens = int(take.value) if isinstance(take, Quantity) and take.unit == "tokens" else None
@@ -167,7 +168,8 @@ def held_out(rows: Sequence[Row], holdout: Quantity, draws: str) -> frozenset[in
         )
     members = list(groups.values())
     chosen: list[int] = []
-    for place in permutation(draws, "split", 0, len(members)).tolist()[:-1]:
+    order: list[int] = permutation(draws, "split", 0, len(members)).tolist()
+    for place in order[:-1]:
         if len(chosen) >= wanted:
             break
         chosen += members[place]

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from math import exp, log
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from recipelang.backend import Backend, LoadedModel
 from recipelang.data.chat import conversations
@@ -28,6 +28,7 @@ from recipelang.run.data import Rows
 from recipelang.run.scoring import Scores, Windows, interval, windows_of
 from recipelang.run.training import LENGTH, precision_of, replace_template
 from recipelang.run.values import Measurement, ModelValue, RuntimeValue, Table
+from recipelang.values import Attr
 
 __all__ = ["ScoreCache", "choose", "measure"]
 
@@ -158,7 +159,7 @@ def _table(
     return Table(tuple(rows), tuple(columns), metrics, cells, samples)
 
 
-def _texts(value: object) -> tuple[str, ...]:
+def _texts(value: Attr) -> tuple[str, ...]:
     return tuple(str(item) for item in value) if isinstance(value, tuple) else ()
 
 
@@ -299,8 +300,7 @@ def _questions(encoder: Encoder, data: Rows, limit: int | None) -> list[_Questio
             if prompt:
                 found.append(_Question(prompt, answer))
             continue
-        messages = row["messages"]
-        assert isinstance(messages, list)
+        messages = cast("list[Mapping[str, object]]", row["messages"])
         for talk in conversations(encoder.render, messages, encoder.specials, last_only=True):
             for start, stop in talk.spans:
                 prompt, whole = encoder.encode_pieces(

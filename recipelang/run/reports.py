@@ -109,10 +109,9 @@ class Summary:
         """A line a step: ``{"step": 1, "loss": …, "grad_norm": …, "lr": …, "tokens": …}``;
         evaluations follow as ``{"step": …, "over": {"loss": …, "bits_per_byte": …}}``."""
         rows: list[dict[str, object]] = [asdict(progress) for progress in self.history]
-        rows += [
-            {"step": e.step, "over": {"loss": e.loss, "bits_per_byte": e.bits_per_byte}}
-            for e in self.evaluations
-        ]
+        for e in self.evaluations:
+            over = {"loss": e.loss, "bits_per_byte": e.bits_per_byte}
+            rows.append({"step": e.step, "over": over})
         return "".join(json.dumps(row) + "\n" for row in rows)
 
 

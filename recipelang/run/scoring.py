@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recipelang.data.batch import Batch
 from recipelang.data.draws import uniform
@@ -129,7 +129,8 @@ def interval(
     """
     import numpy as np
 
-    top, bottom = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
+    top: NDArray[Any] = np.asarray(numerators, np.float64)
+    bottom: NDArray[Any] = np.asarray(denominators, np.float64)
     if len(top) > MAX_UNITS:
         group = np.arange(len(top)) * MAX_UNITS // len(top)
         top, bottom = np.bincount(group, top), np.bincount(group, bottom)

@@ -8,6 +8,7 @@ full training and 4 N where the base's weights get no gradient (Kaplan et al. 20
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil
 
 from recipelang.ops.spec import Cost, Typed
@@ -82,15 +83,13 @@ def _trained_elements(step: Typed, student: ModelType) -> int:
     return sum(tensors[name].elements for name in names)
 
 
-def _activations(step: Typed, config: object, data: DatasetType, models: int) -> int:
+def _activations(step: Typed, config: Mapping[str, object], data: DatasetType, models: int) -> int:
     """Bytes of activations and logits of one micro-batch, about: 18 hidden vectors and three
     feed-forward ones a token and layer in the compute dtype, and three copies of the logits in
     float32 a model."""
-    assert isinstance(config, dict) or hasattr(config, "get")
-    get = config.get  # type: ignore[union-attr]
 
     def number(name: str, default: int) -> int:
-        value = get(name)
+        value = config.get(name)
         return value if isinstance(value, int) else default
 
     hidden, layers = number("hidden_size", 0), number("num_hidden_layers", 0)
