@@ -35,7 +35,7 @@ from recipelang.store.files import ensure_folder
 from recipelang.store.locks import collection_lock
 from recipelang.store.view import View
 
-__all__ = ["RunOptions", "run_program", "run_recipe"]
+__all__ = ["RunOptions", "check_targets", "run_program", "run_recipe"]
 
 
 def _silent(event: Event) -> None:
@@ -92,7 +92,7 @@ def run_program(
     """Run a checked program. Raises RecipeError for what speaks against the run before it starts."""
     from recipelang.plan.make import make_plan
 
-    _check_targets(program, options.targets)
+    check_targets(program, options.targets)
     store = Store.open_for(path)
     before = read_lock(lock_path(path))
     view = View(store, before, path.absolute().parent)
@@ -117,7 +117,7 @@ def run_program(
     return _carry_out(session, keeper)
 
 
-def _check_targets(program: Program, targets: tuple[str, ...]) -> None:
+def check_targets(program: Program, targets: tuple[str, ...]) -> None:
     """Raises RecipeError E0857 for a name that the recipe does not bind to something to build."""
     from difflib import get_close_matches
 

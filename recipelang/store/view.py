@@ -73,17 +73,26 @@ class View:
         if revision:
             return revision
         try:
-            return self._with_template(node, self._digest(path))
+            return self._with_template(node, self._digest(node, path))
         except (OSError, RecipeError):
             return None
 
-    def _digest(self, path: Path) -> str:
+    def _digest(self, node: Node, path: Path) -> str:
+        """Of a file its sha256; of a folder that of the names and digests of the files that count."""
         if path.is_file():
             return cached_digest(self.store, path)
         from recipelang.weights.folder import AUXILIARY, weight_files
 
-        extra = ("config.json", "adapter_config.json", *AUXILIARY)
-        files = {*weight_files(path), *(path / name for name in extra if (path / name).is_file())}
+        match node.op:
+            case "tokenizer":
+                names: tuple[str, ...] = AUXILIARY
+                weights: tuple[Path, ...] = ()
+            case "adapter":
+                names = ("adapter_config.json", "adapter_model.safetensors")
+                weights = ()
+            case _:
+                names, weights = ("config.json", *AUXILIARY), weight_files(path)
+        files = {*weights, *(path / name for name in names if (path / name).is_file())}
         rows = sorted((file.name, cached_digest(self.store, file)) for file in files)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
