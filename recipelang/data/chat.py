@@ -24,6 +24,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from recipelang.diagnostics.diagnostic import fault
@@ -109,6 +110,7 @@ def _turn(
     return start, trimmed if ended else after
 
 
+@lru_cache(maxsize=8)
 def compile_template(template: str, *, bos: str = "", eos: str = "") -> Render:
     """A template as a function. It can reach nothing but its messages, and no clock.
 

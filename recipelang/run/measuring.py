@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from math import exp, log
-from typing import TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from recipelang.backend import Backend, LoadedModel
 from recipelang.data.chat import conversations
@@ -30,6 +30,10 @@ from recipelang.run.training import LENGTH, precision_of, replace_template
 from recipelang.run.values import Measurement, ModelValue, RuntimeValue, Table
 from recipelang.values import Attr
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 __all__ = ["ScoreCache", "choose", "measure"]
 
 Inputs: TypeAlias = "Mapping[str, tuple[RuntimeValue, ...]]"
@@ -37,6 +41,9 @@ ScoreCache: TypeAlias = "MutableMapping[str, Scores]"
 """Scores of a run by what they depend on, so that a gate scores nothing that a table has scored."""
 
 DECODED_AT_A_TIME = 8
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja",
+)  # fmt: skip
 
 
 def measure(
@@ -92,13 +99,24 @@ def _datasets(inputs: Inputs) -> list[Rows]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """A measuring step. ``windows`` keeps a dataset's tokens for models of the same tokenizer."""
+    """A measuring step. What models of the same tokenizer share is kept: the tokenizer itself, and
+    in ``windows`` a dataset's tokens."""
 
     node: Node
     draws: str
     backend: Backend
     scores: ScoreCache
     windows: dict[tuple[str, ...], Windows] = field(default_factory=dict[tuple[str, ...], Windows])
+    readings: dict[str, _Reading] = field(default_factory=dict[str, "_Reading"])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reading:
+    """A tokenizer by the ``digest`` of its files, with the bytes of each of its tokens."""
+
+    digest: str
+    encoder: Encoder
+    sizes: NDArray[np.int32]
 
 
 @dataclass(slots=True, eq=False)
@@ -110,8 +128,18 @@ class _Loaded:
     memory: LoadedModel | None = None
 
     @property
-    def encoder(self) -> Encoder:
-        return encoder_of(self.model.checkpoint.files, self.model.checkpoint.config)
+    def reading(self) -> _Reading:
+        files, config = self.model.checkpoint.files, self.model.checkpoint.config
+        digest = hashlib.sha256(repr(config.get("eos_token_id")).encode())
+        for name in TOKENIZER_FILES:
+            data = files.get(name, b"")
+            digest.update(data if isinstance(data, bytes) else data.read_bytes())
+            digest.update(b"\0")
+        key = digest.hexdigest()
+        if key not in self.job.readings:
+            encoder = encoder_of(files, config)
+            self.job.readings[key] = _Reading(key, encoder, token_bytes(encoder.tokenizer))
+        return self.job.readings[key]
 
     @property
     def precision(self) -> str:
@@ -237,15 +265,15 @@ def _scores(loaded: _Loaded, data: Rows) -> Scores:
     key = f"{loaded.model.artifact} {data.artifact} {chosen} {supervise} {loaded.precision}"
     found = loaded.job.scores.get(key)
     if found is None:
-        encoder = replace_template(loaded.encoder, data)
-        spelled = hashlib.sha256(encoder.tokenizer.to_str().encode()).hexdigest()
-        names = (spelled, encoder.template or "", data.artifact, str(chosen), supervise)
+        reading = loaded.reading
+        encoder = replace_template(reading.encoder, data)
+        names = (reading.digest, data.artifact, str(chosen), supervise)
         if names not in loaded.job.windows:
             loaded.job.windows[names] = windows_of(encoder, data, chosen, supervise)
         rows = node.hint("batch") or node.attr("batch")
         found = loaded.job.windows[names].score(
             loaded.ready().score,
-            token_bytes(encoder.tokenizer),
+            reading.sizes,
             rows if isinstance(rows, int) else None,
         )
         loaded.job.scores[key] = found
@@ -257,7 +285,7 @@ def _accuracy(loaded: _Loaded, data: Rows, direction: str) -> Measurement:
     import numpy as np
 
     limit = loaded.job.node.attr("prompts")
-    encoder = replace_template(loaded.encoder, data)
+    encoder = replace_template(loaded.reading.encoder, data)
     asked = _questions(encoder, data, limit if isinstance(limit, int) else None)
     if not asked:
         raise fault(
@@ -302,7 +330,7 @@ def _questions(encoder: Encoder, data: Rows, limit: int | None) -> list[_Questio
             continue
         messages = cast("list[Mapping[str, object]]", row["messages"])
         for talk in conversations(encoder.render, messages, encoder.specials, last_only=True):
-            for start, stop in talk.spans:
+            for start, stop in (span for span in talk.spans if span[0] < span[1]):
                 prompt, whole = encoder.encode_pieces(
                     [(talk.text[:start], True), (talk.text[start:stop], False)]
                 )
@@ -319,7 +347,7 @@ def _samples(loaded: _Loaded, prompts: Sequence[str]) -> dict[str, str]:
     """The greedy continuation of each prompt, as plain text."""
     if not prompts:
         return {}
-    encoder, most = loaded.encoder, loaded.job.node.attr("sample_length", 32)
+    encoder, most = loaded.reading.encoder, loaded.job.node.attr("sample_length", 32)
     assert isinstance(most, int)
     ids = [encoder.prompt(p) or [encoder.eos or 0] for p in prompts]
     found = loaded.ready().decode(ids, max_tokens=most, stop=encoder.stops)
