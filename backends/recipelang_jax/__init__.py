@@ -1,7 +1,7 @@
 """recipelang on JAX: a native decoder that trains, scores and decodes Hugging Face checkpoints.
 
-Neither torch nor transformers is imported. What the decoder does not compute exactly it refuses by name.
-A persistent compilation cache is used only where the environment names its folder
+Neither torch nor transformers is imported. What the decoder does not compute exactly it refuses by
+name. A persistent compilation cache is used only where the environment names its folder
 (``JAX_COMPILATION_CACHE_DIR``, which JAX itself reads).
 
 Example:
@@ -17,7 +17,15 @@ from dataclasses import dataclass
 
 import jax
 
-from recipelang.backend import Backend, Device, LoadedModel, Precision, Progress, Trained, TrainingJob
+from recipelang.backend import (
+    Backend,
+    Device,
+    LoadedModel,
+    Precision,
+    Progress,
+    Trained,
+    TrainingJob,
+)
 from recipelang.diagnostics import RecipeError, fault
 from recipelang.types import TensorInfo
 from recipelang.weights.checkpoint import Checkpoint
@@ -81,7 +89,11 @@ class JaxBackend:
 
 
 def _refused(reason: str) -> RecipeError:
-    return fault("E0803", f"the JAX backend does not know {reason}", help="run this step with `--backend torch`")
+    return fault(
+        "E0803",
+        f"the JAX backend does not know {reason}",
+        help="run this step with `--backend torch`",
+    )
 
 
 def _device(device: jax.Device) -> Device:

@@ -1,8 +1,8 @@
 """LoRA inside the decoder: stacked over layers, trained in float32, beside frozen weights.
 
 ``y = W x + scale * B (A drop(x))`` (Hu et al. 2021, arXiv 2106.09685). For each adapted weight the
-layers' A and B are stacked to (L, rank, in) and (L, out, rank). A layer without an adapter, or with a
-smaller rank, has zeros there: both gradients of a zero pair are zero, so it stays zero exactly.
+layers' A and B are stacked to (L, rank, in) and (L, out, rank). A layer without an adapter, or with
+a smaller rank, has zeros there: both gradients of a zero pair are zero, so it stays zero exactly.
 
 Example:
     >>> pair = (np.zeros((8, 64), np.float32), np.zeros((32, 8), np.float32))
@@ -18,14 +18,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 from numpy.typing import NDArray
 
 from recipelang.diagnostics import fault
 from recipelang.weights.kernels.uniform_bits import dropout_keys, threshold
-from recipelang_jax.arrays import Arithmetic, Array, Tree, uniform_bits
+from recipelang_jax.arrays import Arithmetic, Array, Tree, named, uniform_bits
 
-__all__ = ["apply", "check", "keys", "stack", "split_name", "unstack"]
+__all__ = ["apply", "check", "keys", "split_name", "stack", "unstack"]
 
 Pairs = Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
 
@@ -53,7 +52,8 @@ def check(pairs: Pairs, shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def stack(pairs: Pairs, layers: int, dtype: Any) -> Tree:
-    """The adapters as a tree ``{"layers": {module: {"A", "B"}}, "lm_head": {"A", "B"}}`` of numpy arrays."""
+    """The adapters as a tree ``{"layers": {module: {"A", "B"}}, "lm_head": {"A", "B"}}`` of numpy
+    arrays."""
     tree: dict[str, Any] = {"layers": {}}
     for name in sorted(pairs):
         layer, inner = split_name(name)
@@ -89,7 +89,8 @@ def unstack(tree: Tree, pairs: Pairs) -> dict[str, NDArray[Any]]:
 
 
 def keys(tree: Tree, draws: str, step: int) -> Tree:
-    """The dropout keys of a step, shaped like the adapters: (L, 2) uint32 a module, (2,) outside the layers."""
+    """The dropout keys of a step, shaped like the adapters: (L, 2) uint32 a module, (2,) outside
+    the layers."""
     out: dict[str, Any] = {"layers": {}}
     for module, pair in tree["layers"].items():
         names = [f"model.layers.{i}.{module}.weight" for i in range(pair["A"].shape[0])]
@@ -100,10 +101,15 @@ def keys(tree: Tree, draws: str, step: int) -> Tree:
 
 
 def apply(
-    arithmetic: Arithmetic, x: Array, pair: Tree, scale: float, drop: tuple[float, Array, Array, Array] | None
+    arithmetic: Arithmetic,
+    x: Array,
+    pair: Tree,
+    scale: float,
+    drop: tuple[float, Array, Array, Array] | None,
 ) -> Array:
-    """``scale * B (A drop(x))`` of ``x (..., in)``; ``drop`` is the probability, the key (2,), and the
-    indices of each leading position: token in its row and row in the step's batch, uint32 of x's leading shape."""
+    """``scale * B (A drop(x))`` of ``x (..., in)``; ``drop`` is the probability, the key (2,), and
+    the indices of each leading position: token in its row and row in the step's batch, uint32 of
+    x's leading shape."""
     if drop is not None:
         p, key, token, row = drop
         width = x.shape[-1]
@@ -111,5 +117,4 @@ def apply(
         kept = uniform_bits(key, low, row[..., None]) >= jnp.uint32(threshold(p))
         x = jnp.where(kept, x / (1.0 - p), 0.0)
     inner = arithmetic.contract("...i,ri->...r", x, pair["A"])
-    return arithmetic.contract("...r,or->...o", checkpoint_name(inner, "product"), pair["B"]) * scale
-
+    return arithmetic.contract("...r,or->...o", named(inner), pair["B"]) * scale

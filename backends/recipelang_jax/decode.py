@@ -27,7 +27,15 @@ from recipelang.backend import Precision
 from recipelang.data.batch import Batch
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang_jax.arrays import Arithmetic, Array, Tree, scoped
-from recipelang_jax.losses import Data, Layout, Scorer, chunk_size, length_bucket, prepare, token_scores
+from recipelang_jax.losses import (
+    Data,
+    Layout,
+    Scorer,
+    chunk_size,
+    length_bucket,
+    prepare,
+    token_scores,
+)
 from recipelang_jax.models import Cache, Decoder, Inputs, read_params
 from recipelang_jax.shard import Placement
 from recipelang_jax.spec import make_spec
@@ -50,12 +58,20 @@ def _scores(decoder: Decoder, params: Tree, lora: Tree, data: Data) -> Array:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _generate(
-    decoder: Decoder, room: int, params: Tree, tokens: Array, lengths: Array, limit: Array, stops: Array
+    decoder: Decoder,
+    room: int,
+    params: Tree,
+    tokens: Array,
+    lengths: Array,
+    limit: Array,
+    stops: Array,
 ) -> tuple[Array, Array]:
     """Greedy tokens (B, room) and how many of them each row keeps (B,). ``stops`` (V,) bool."""
     spec, rows, width = decoder.spec, tokens.shape[0], tokens.shape[1]
     shape = (spec.layers, rows, width + room, spec.kv_heads, spec.head_dim)
-    cache = Cache(jnp.zeros(shape, decoder.arithmetic.dtype), jnp.zeros(shape, decoder.arithmetic.dtype))
+    cache = Cache(
+        jnp.zeros(shape, decoder.arithmetic.dtype), jnp.zeros(shape, decoder.arithmetic.dtype)
+    )
     head = decoder.head(params)
     segments = jnp.ones_like(tokens)
 
@@ -91,7 +107,8 @@ def _generate(
 def score_batch(
     placement: Placement, decoder: Decoder, params: Tree, lora: Tree, batch: Batch
 ) -> NDArray[np.float64]:
-    """The log-probability of each supervised token, (rows, length); 0.0 elsewhere. A few rows at a time."""
+    """The log-probability of each supervised token, (rows, length); 0.0 elsewhere. A few rows at a
+    time."""
     length = length_bucket(batch.tokens.shape[1])
     rows = max(1, min(batch.rows, TOKENS // length))
     rows = math.ceil(rows / placement.devices) * placement.devices
@@ -119,10 +136,14 @@ class Model:
     def logits(self, batch: Batch) -> NDArray[Any]:
         """(rows, length, vocabulary), float32 (float64 at F64)."""
         rows, length = batch.tokens.shape
-        layout = Layout(math.ceil(rows / self._placement.devices) * self._placement.devices, length, 1)
+        layout = Layout(
+            math.ceil(rows / self._placement.devices) * self._placement.devices, length, 1
+        )
         with scoped(self._precision):
             inputs = prepare(batch, 0, layout, np.float32).inputs
-            return np.asarray(_logits(self._decoder, self._params, self._placement.rows(inputs)))[:rows]
+            return np.asarray(_logits(self._decoder, self._params, self._placement.rows(inputs)))[
+                :rows
+            ]
 
     def score(self, batch: Batch) -> NDArray[np.float64]:
         """(rows, length): the log-probability of each supervised token, 0.0 elsewhere."""
@@ -132,7 +153,8 @@ class Model:
     def decode(
         self, prompts: Sequence[Sequence[int]], *, max_tokens: int, stop: frozenset[int]
     ) -> list[list[int]]:
-        """The greedy continuation of each prompt, without it, up to a token of ``stop`` or ``max_tokens``."""
+        """The greedy continuation of each prompt, without it, up to a token of ``stop`` or
+        ``max_tokens``."""
         if not prompts or max_tokens < 1:
             return [[] for _ in prompts]
         width = length_bucket(max(len(prompt) for prompt in prompts))

@@ -1,10 +1,10 @@
 """The training loop: accumulate sums, divide once, clip, AdamW, schedule, checkpoint, resume.
 
-A step's gradient is the gradient of the sum over its micro-batches of each term's numerator, with the
-terms brought to one denominator first, divided once by the whole step's count; so a split of the batch
-never changes it beyond rounding. Masters, moments and sums are float32 (float64 at F64). Everything
-that is random comes with the job; the loop is a pure function of it, and its checkpoint holds all of
-its state, so a resumed run has the bits of an undisturbed one.
+A step's gradient is the gradient of the sum over its micro-batches of each term's numerator, with
+the terms brought to one denominator first, divided once by the whole step's count; so a split of
+the batch never changes it beyond rounding. Masters, moments and sums are float32 (float64 at F64).
+Everything that is random comes with the job; the loop is a pure function of it, and its checkpoint
+holds all of its state, so a resumed run has the bits of an undisturbed one.
 
 Example:
     >>> trained = run(Placement.all_devices(), job, report=print)
@@ -32,7 +32,16 @@ from recipelang.values import Attr
 from recipelang_jax import adapters, state
 from recipelang_jax.arrays import Arithmetic, Array, Tree, scoped
 from recipelang_jax.decode import score_batch
-from recipelang_jax.losses import Data, Layout, Scorer, chunk_size, gradients, length_bucket, prepare, totals
+from recipelang_jax.losses import (
+    Data,
+    Layout,
+    Scorer,
+    chunk_size,
+    gradients,
+    length_bucket,
+    prepare,
+    totals,
+)
 from recipelang_jax.models import EMBEDDING, HEAD, Decoder, read_params, unstack_params
 from recipelang_jax.shard import Placement
 from recipelang_jax.spec import expected_tensors, make_spec
@@ -42,7 +51,8 @@ __all__ = ["run"]
 
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """A job on its devices: the student's frozen half, the teachers, and the terms of the objective."""
+    """A job on its devices: the student's frozen half, the teachers, and the terms of the
+    objective."""
 
     placement: Placement
     job: TrainingJob
@@ -51,7 +61,8 @@ class _Parts:
     frozen: Tree
     teachers: list[Tree]
     chosen: Tree
-    """Per leaf of the trained tree: True, or which of its stacked layers are trained (L, 1, ...)."""
+    """Per leaf of the trained tree: True, or which of its stacked layers are trained (L, 1,
+    ...)."""
 
     def layout(self, batch: Batch) -> Layout:
         """The micro-batch sizes for a batch."""
@@ -60,7 +71,11 @@ class _Parts:
         length = length_bucket(batch.tokens.shape[1])
         places = rows * max(length - 1, 1)
         whole = any(term.objective.unit == "sequence" for term in self.terms)
-        return Layout(rows, length, places if whole else chunk_size(self.shape.decoder.spec.vocabulary, places))
+        return Layout(
+            rows,
+            length,
+            places if whole else chunk_size(self.shape.decoder.spec.vocabulary, places),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +117,8 @@ class _Run:
 
 
 def run(placement: Placement, job: TrainingJob, report: Callable[[Progress], None]) -> Trained:
-    """Carry out a job; see :class:`recipelang.backend.TrainingJob`. Calls ``report`` after each step."""
+    """Carry out a job; see :class:`recipelang.backend.TrainingJob`. Calls ``report`` after each
+    step."""
     with scoped(job.precision):
         parts, trained = _build(placement, job)
         programs = _compile(parts.shape)
@@ -157,7 +173,8 @@ def _build(placement: Placement, job: TrainingJob) -> tuple[_Parts, Tree]:
 
 
 def _split(params: Tree, trainable: frozenset[str]) -> tuple[Tree, Tree]:
-    """The trained and the frozen half; a stack with any trained layer is in the trained half whole."""
+    """The trained and the frozen half; a stack with any trained layer is in the trained half
+    whole."""
     inner = {adapters.split_name(name)[1] for name in trainable}
     taken = {k: v for k, v in params.items() if k != "layers" and k in trainable}
     taken["layers"] = {k: v for k, v in params["layers"].items() if k in inner}
@@ -181,7 +198,8 @@ def _merge(first: Tree, second: Tree) -> Tree:
 
 
 def _zeros(placement: Placement, tree: Tree) -> Tree:
-    """Zeros like a tree; made on the host, because each shape's ``jnp.zeros`` is a compilation of its own."""
+    """Zeros like a tree; made on the host, because each shape's ``jnp.zeros`` is a compilation of
+    its own."""
     return placement.weights(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree))
 
 
@@ -215,8 +233,8 @@ def _compile(shape: _Shape) -> _Programs:
 
 
 def _update(
-    plan: OptimizerPlan, adapted: bool, chosen: Tree, trained: Tree, first: Tree, second: Tree, sums: Tree,
-    count: Array, lr: Array, corrections: Array,
+    plan: OptimizerPlan, adapted: bool, chosen: Tree, trained: Tree, first: Tree, second: Tree,
+    sums: Tree, count: Array, lr: Array, corrections: Array,
 ) -> tuple[Tree, Tree, Tree, Array]:  # fmt: skip
     """Divide, clip, AdamW (see OptimizerPlan). ``corrections``: 1 - beta1^t and 1 - beta2^t."""
     gradient = jax.tree.map(lambda g, on: jnp.where(on, g / count, 0), sums, chosen)
@@ -252,13 +270,16 @@ def _step(now: _Run, parts: _Parts, programs: _Programs) -> Progress:
 
     statistics: list[Tree] = [{} for _ in terms]
     if any(term.objective.statistics is not None for term in terms):
-        found = [programs.totals(now.trained, parts.frozen, parts.teachers, one, keys) for one in data]
+        found = [
+            programs.totals(now.trained, parts.frozen, parts.teachers, one, keys) for one in data
+        ]
         statistics = jax.tree.map(lambda *sums: sum(sums), *found)
 
     counts = [term.objective.count(batch) for term in terms]
     common = max(counts[0], 1.0)
     weights = np.array(
-        [term.weight * (common / n if n else 0.0) for term, n in zip(terms, counts, strict=True)], dtype
+        [term.weight * (common / n if n else 0.0) for term, n in zip(terms, counts, strict=True)],
+        dtype,
     )
     sums, numerator = _zeros(parts.placement, now.trained), np.zeros(len(terms))
     for one in data:
@@ -270,10 +291,19 @@ def _step(now: _Run, parts: _Parts, programs: _Programs) -> Progress:
     plan, lr = job.optimizer, float(job.lr[step])
     corrections = np.array([1 - plan.beta1 ** (step + 1), 1 - plan.beta2 ** (step + 1)], dtype)
     now.trained, now.first, now.second, norm = programs.update(
-        parts.chosen, now.trained, now.first, now.second, sums, dtype.type(common), dtype.type(lr), corrections
+        parts.chosen,
+        now.trained,
+        now.first,
+        now.second,
+        sums,
+        dtype.type(common),
+        dtype.type(lr),
+        corrections,
     )
     now.step, now.tokens = step + 1, now.tokens + int((batch.segments > 0).sum())
-    loss = sum(t.weight * v / n for t, v, n in zip(terms, numerator.tolist(), counts, strict=True) if n)
+    loss = sum(
+        t.weight * v / n for t, v, n in zip(terms, numerator.tolist(), counts, strict=True) if n
+    )
     progress = Progress(now.step, job.steps, float(loss), float(norm), lr, now.tokens)
     now.history.append(progress)
     return progress

@@ -1,9 +1,10 @@
 """From hidden states to an objective's sums: supervised positions only, through the head in chunks.
 
-The places that are scored are gathered on the host's word (their indices come with the batch), padded to
-a fixed number of chunks, and run through the head one chunk at a time: at most ``chunk`` rows of logits
-exist at once, for the student and for each teacher, also when gradients are taken. Chunks without a
-supervised place are skipped at run time, so nothing recompiles and nothing is wasted.
+The places that are scored are gathered on the host's word (their indices come with the batch),
+padded to a fixed number of chunks, and run through the head one chunk at a time: at most ``chunk``
+rows of logits exist at once, for the student and for each teacher, also when gradients are taken.
+Chunks without a supervised place are skipped at run time, so nothing recompiles and nothing is
+wasted.
 
 Example:
     >>> layout = Layout(rows=4, length=128, chunk=128)
@@ -28,15 +29,26 @@ from recipelang.objectives import Positions, Term
 from recipelang_jax.arrays import XP, Array, Tree
 from recipelang_jax.models import Decoder, Inputs
 
-__all__ = ["Data", "Layout", "Scorer", "chunk_size", "gradients", "length_bucket", "prepare", "token_scores", "totals"]
+__all__ = [
+    "Data",
+    "Layout",
+    "Scorer",
+    "chunk_size",
+    "gradients",
+    "length_bucket",
+    "prepare",
+    "token_scores",
+    "totals",
+]
 
 LOGITS_BYTES = 64 << 20
 """A chunk's logits in float32 take at most this."""
 
 
 class Data(NamedTuple):
-    """A micro-batch on the device: the inputs, and (chunks, chunk) arrays of the places that are scored:
-    ``places`` into the flattened (rows * length) hidden states, and what the objective knows of them."""
+    """A micro-batch on the device: the inputs, and (chunks, chunk) arrays of the places that are
+    scored: ``places`` into the flattened (rows * length) hidden states, and what the objective
+    knows of them."""
 
     inputs: Inputs
     places: Array
@@ -58,7 +70,8 @@ class Layout:
 
 
 class Scorer(NamedTuple):
-    """A model as the objective needs it: its decoder, its parameters, its adapters and dropout keys."""
+    """A model as the objective needs it: its decoder, its parameters, its adapters and dropout
+    keys."""
 
     decoder: Decoder
     params: Tree
@@ -89,7 +102,8 @@ def length_bucket(length: int) -> int:
 
 
 def prepare(batch: Batch, start: int, layout: Layout, dtype: Any) -> Data:
-    """Rows ``[start, start + layout.rows)`` of a batch, padded with empty rows and columns, as numpy."""
+    """Rows ``[start, start + layout.rows)`` of a batch, padded with empty rows and columns, as
+    numpy."""
     part = batch.take(start, start + layout.rows)
 
     def room(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -107,7 +121,10 @@ def prepare(batch: Batch, start: int, layout: Layout, dtype: Any) -> Data:
         return full.reshape(layout.chunks, layout.chunk)
 
     inputs = Inputs(
-        tokens, room(part.segments), room(part.positions), np.arange(start, start + layout.rows, dtype=np.int32)
+        tokens,
+        room(part.segments),
+        room(part.positions),
+        np.arange(start, start + layout.rows, dtype=np.int32),
     )
     positions = Positions(
         fill(tokens[rows, columns], np.int32), fill(np.ones(rows.size), dtype), fill(rows, np.int32)
@@ -119,7 +136,8 @@ def gradients(
     student: Callable[[Tree], Scorer], trained: Tree, teachers: Sequence[Scorer], data: Data,
     terms: Sequence[Term], statistics: Sequence[Tree], weights: Array, head_trained: bool,
 ) -> tuple[Tree, Array]:  # fmt: skip
-    """The gradient of ``sum(weights * numerators)`` in ``trained``, and the numerators (terms,), of a micro-batch.
+    """The gradient of ``sum(weights * numerators)`` in ``trained``, and the numerators (terms,), of
+    a micro-batch.
 
     Each chunk's gradient in its hidden states is taken at once, while its logits exist; then one
     pull-back goes through the layers. ``head_trained``: the output matrix is among the trained.
@@ -140,14 +158,18 @@ def gradients(
     def value(x: Array, tail: Tree, at: Positions, others: Sequence[Array]) -> tuple[Array, Array]:
         logits = model.decoder.logits(tail.get("head", head), x, tail.get("lora"))
         values = [
-            term.objective.terms(XP, at, logits, taught.logits(others), statistic, **term.parameters)
+            term.objective.terms(
+                XP, at, logits, taught.logits(others), statistic, **term.parameters
+            )
             for term, statistic in zip(terms, statistics, strict=True)
         ]
         return jnp.sum(weights * jnp.stack(values)), jnp.stack(values)
 
     def live(chunk: Tree) -> tuple[Array, Tree, Array]:
         at, x, others = chunk
-        (change, tail_change), values = jax.grad(value, argnums=(0, 1), has_aux=True)(x, tail, at, others)
+        (change, tail_change), values = jax.grad(value, argnums=(0, 1), has_aux=True)(
+            x, tail, at, others
+        )
         return change, tail_change, values
 
     def body(sums: Tree, chunk: Tree) -> tuple[Tree, Array]:
@@ -159,15 +181,20 @@ def gradients(
     return pull_back((changes, tail_sums))[0], values
 
 
-def totals(student: Scorer, teachers: Sequence[Scorer], data: Data, terms: Sequence[Term]) -> list[Tree]:
-    """Each term's statistics over a micro-batch (an empty dictionary where it needs none), without gradients."""
+def totals(
+    student: Scorer, teachers: Sequence[Scorer], data: Data, terms: Sequence[Term]
+) -> list[Tree]:
+    """Each term's statistics over a micro-batch (an empty dictionary where it needs none), without
+    gradients."""
     head, taught = student.decoder.head(student.params), _Taught.of(teachers, data)
 
     def live(chunk: Tree) -> list[Tree]:
         at, x, others = chunk
         logits = student.decoder.logits(head, x, student.head_lora)
         return [
-            dict(term.objective.statistics(XP, at, logits, taught.logits(others), **term.parameters))
+            dict(
+                term.objective.statistics(XP, at, logits, taught.logits(others), **term.parameters)
+            )
             if term.objective.statistics is not None
             else {}
             for term in terms
@@ -201,7 +228,8 @@ class _Taught(NamedTuple):
 
 
 def _unless_empty(function: Callable[[Tree], Tree], chunk: Tree) -> Tree:
-    """The function of a chunk (its positions first), or zeros where no position counts: decided at run time."""
+    """The function of a chunk (its positions first), or zeros where no position counts: decided at
+    run time."""
     shapes = jax.eval_shape(function, chunk)
 
     def nothing(_: Tree) -> Tree:

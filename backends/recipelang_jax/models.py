@@ -1,11 +1,12 @@
-"""The decoder: stacked layers under ``lax.scan``, with the tensor names and layouts of Hugging Face.
+"""The decoder: stacked layers under ``lax.scan``, with the tensor names and layouts of Hugging
+Face.
 
 Parameters are a tree ``{"model.embed_tokens.weight": (V, H), "model.norm.weight": (H,),
-"lm_head.weight": (V, H) where it is not tied, "layers": {"self_attn.q_proj.weight": (L, out, in), ...}}``.
-Compilation does not grow with depth, because the layers' body is compiled once.
+"lm_head.weight": (V, H) where it is not tied, "layers": {"self_attn.q_proj.weight": (L, out, in),
+...}}``. Compilation does not grow with depth, because the layers' body is compiled once.
 
-Shapes: B rows, S tokens, H hidden, N query heads, K key heads of width D, G = N / K queries a key head,
-T keys, V vocabulary.
+Shapes: B rows, S tokens, H hidden, N query heads, K key heads of width D, G = N / K queries a key
+head, T keys, V vocabulary.
 
 Example:
     >>> decoder = Decoder(spec, Arithmetic("F32"))
@@ -24,25 +25,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang_jax import adapters
-from recipelang_jax.arrays import Arithmetic, Array, Tree
+from recipelang_jax.arrays import KEPT, Arithmetic, Array, Tree, named
 from recipelang_jax.spec import Spec, Unsupported, expected_tensors
 
 __all__ = ["Cache", "Decoder", "Inputs", "read_params", "unstack_params"]
 
 EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
-_KEPT = "product"
-"""The name of the values that ``recompute = None`` keeps."""
 _QUERIES = 512
 """Queries at a time in attention: bounds the scores to (B, N, 512, T)."""
 
 
 class Inputs(NamedTuple):
-    """One micro-batch on the device. ``tokens segments positions`` (B, S) int32; ``rows`` (B,) int32: the
-    rows' places in the whole batch of the step, which dropout is keyed by."""
+    """One micro-batch on the device. ``tokens segments positions`` (B, S) int32; ``rows`` (B,)
+    int32: the rows' places in the whole batch of the step, which dropout is keyed by."""
 
     tokens: Array
     segments: Array
@@ -58,7 +56,8 @@ class Cache(NamedTuple):
 
 
 class _Scope(NamedTuple):
-    """What all layers share: where the queries and keys stand, and the rotary tables (R, B, S, 1, D)."""
+    """What all layers share: where the queries and keys stand, and the rotary tables (R, B, S, 1,
+    D)."""
 
     cos: Array
     sin: Array
@@ -70,10 +69,10 @@ class _Scope(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """A decoder's computation; hashable. ``recompute``, for the backward pass: True keeps only
-    each layer's input, False keeps all, None keeps the matrix products' results and recomputes what is
-    cheap (attention's scores among it). ``lora_scale`` and ``dropout`` belong to adapters, if the calls bring them. ``constrain`` is
-    applied to the residual stream (sharding)."""
+    """A decoder's computation; hashable. ``recompute``, for the backward pass: True keeps only each
+    layer's input, False keeps all, None keeps the matrix products' results and recomputes what is
+    cheap (attention's scores among it). ``lora_scale`` and ``dropout`` belong to adapters, if the
+    calls bring them. ``constrain`` is applied to the residual stream (sharding)."""
 
     spec: Spec
     arithmetic: Arithmetic
@@ -83,7 +82,8 @@ class Decoder:
     constrain: Callable[[Array], Array] | None = None
 
     def hidden(self, params: Tree, inputs: Inputs, lora: Tree = None, keys: Tree = None) -> Array:
-        """The last layer's normed output, (B, S, H). ``keys`` are dropout keys (see adapters.keys)."""
+        """The last layer's normed output, (B, S, H). ``keys`` are dropout keys (see
+        adapters.keys)."""
         scope = self._scope(inputs, inputs.segments)
         stack = (params["layers"], _layers_of(lora), _layers_of(keys), self._flags())
 
@@ -91,19 +91,24 @@ class Decoder:
             return self._layer(x, layer, scope, None)[0], None
 
         if self.recompute is not False:
-            kept = jax.checkpoint_policies.save_only_these_names(_KEPT)
+            kept = jax.checkpoint_policies.save_only_these_names(KEPT)
             body = jax.checkpoint(body, prevent_cse=False, policy=None if self.recompute else kept)
         x, _ = lax.scan(body, self._embed(params, inputs.tokens), stack)
         return self._norm(x, params[NORM])
 
-    def extend(self, params: Tree, inputs: Inputs, cache: Cache, start: Array) -> tuple[Array, Cache]:
-        """Hidden states (B, S, H) of new tokens, row b's at cache slots ``start[b]`` on, and the grown cache.
+    def extend(
+        self, params: Tree, inputs: Inputs, cache: Cache, start: Array
+    ) -> tuple[Array, Cache]:
+        """Hidden states (B, S, H) of new tokens, row b's at cache slots ``start[b]`` on, and the
+        grown cache.
 
         Every slot up to a query's own is visible to it: rows are single documents without gaps.
         """
         index = start[:, None] + jnp.arange(inputs.tokens.shape[1])
         ones = jnp.ones((cache.keys.shape[1], cache.keys.shape[2]), jnp.int32)
-        scope = self._scope(inputs, ones)._replace(query_index=index, query_segment=jnp.ones_like(index))
+        scope = self._scope(inputs, ones)._replace(
+            query_index=index, query_segment=jnp.ones_like(index)
+        )
         stack = (params["layers"], None, None, self._flags(), cache)
 
         def body(x: Array, layer: Tree) -> tuple[Array, Cache]:
@@ -119,7 +124,8 @@ class Decoder:
         return self.arithmetic.operand(weight) if self.arithmetic.platform == "cpu" else weight
 
     def logits(self, head: Array, x: Array, lora: Tree = None) -> Array:
-        """Logits (..., V) in float32 or wider of hidden states (..., H); ``lora`` is the head's own pair."""
+        """Logits (..., V) in float32 or wider of hidden states (..., H); ``lora`` is the head's own
+        pair."""
         ready = self.arithmetic.platform == "cpu"
         logits = self.arithmetic.contract("...h,vh->...v", x, head, ready=ready)
         if lora is not None:
@@ -137,8 +143,13 @@ class Decoder:
 
     def _scope(self, inputs: Inputs, key_segment: Array) -> _Scope:
         dtype = self.arithmetic.dtype
-        inverse = np.stack([rope.inverse_frequencies(self.spec.head_dim) for rope in self.spec.ropes])
-        angle = inputs.positions[None, :, :, None].astype(dtype) * jnp.asarray(inverse, dtype)[:, None, None]
+        inverse = np.stack(
+            [rope.inverse_frequencies(self.spec.head_dim) for rope in self.spec.ropes]
+        )
+        angle = (
+            inputs.positions[None, :, :, None].astype(dtype)
+            * jnp.asarray(inverse, dtype)[:, None, None]
+        )
         angle = jnp.concatenate([angle, angle], -1)[:, :, :, None]
         index = jnp.broadcast_to(jnp.arange(inputs.tokens.shape[1]), inputs.tokens.shape)
         return _Scope(jnp.cos(angle), jnp.sin(angle), index, inputs.segments, key_segment, inputs)
@@ -149,8 +160,11 @@ class Decoder:
         scaled = x * lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.spec.eps)
         return scaled * (1.0 + weight) if self.spec.plus_one else scaled * weight
 
-    def _layer(self, x: Array, layer: Tree, scope: _Scope, cache: Cache | None) -> tuple[Array, Cache]:
-        """One decoder layer on ``x (B, S, H)``; with a cache also the layer's keys and values, grown."""
+    def _layer(
+        self, x: Array, layer: Tree, scope: _Scope, cache: Cache | None
+    ) -> tuple[Array, Cache]:
+        """One decoder layer on ``x (B, S, H)``; with a cache also the layer's keys and values,
+        grown."""
         weights, lora, keys, flags = layer
         spec = self.spec
 
@@ -160,9 +174,14 @@ class Decoder:
                 drop = None
                 if keys is not None:
                     token = jnp.arange(x.shape[1], dtype=jnp.uint32)[None]
-                    drop = (self.dropout, keys[name], token, scope.inputs.rows.astype(jnp.uint32)[:, None])
+                    drop = (
+                        self.dropout,
+                        keys[name],
+                        token,
+                        scope.inputs.rows.astype(jnp.uint32)[:, None],
+                    )
                 y = y + adapters.apply(self.arithmetic, x, lora[name], self.lora_scale, drop)
-            return checkpoint_name(y, _KEPT)
+            return named(y)
 
         mixed, grown = self._attention(
             self._norm(x, weights["input_layernorm.weight"]), weights, flags, scope, cache, project
@@ -172,7 +191,11 @@ class Decoder:
         before = weights["pre_feedforward_layernorm.weight"] if spec.sandwich else after
         inner = self._norm(x, before)
         gate = project("mlp.gate_proj", inner)
-        gate = jax.nn.gelu(gate, approximate=True) if spec.activation == "gelu_tanh" else jax.nn.silu(gate)
+        gate = (
+            jax.nn.gelu(gate, approximate=True)
+            if spec.activation == "gelu_tanh"
+            else jax.nn.silu(gate)
+        )
         inner = project("mlp.down_proj", gate * project("mlp.up_proj", inner))
         if spec.sandwich:
             inner = self._norm(inner, weights["post_feedforward_layernorm.weight"])
@@ -191,7 +214,11 @@ class Decoder:
         def heads(name: str, number: int) -> Array:
             return project(f"self_attn.{name}_proj", x).reshape(rows, length, number, spec.head_dim)
 
-        query, key, value = heads("q", spec.heads), heads("k", spec.kv_heads), heads("v", spec.kv_heads)
+        query, key, value = (
+            heads("q", spec.heads),
+            heads("k", spec.kv_heads),
+            heads("v", spec.kv_heads),
+        )
         if spec.qk_norm:
             query = self._norm(query, weights["self_attn.q_norm.weight"])
             key = self._norm(key, weights["self_attn.k_norm.weight"])
@@ -200,14 +227,18 @@ class Decoder:
         if cache is not None:
             row = jnp.arange(rows)[:, None]
             cache = Cache(
-                cache.keys.at[row, scope.query_index].set(key), cache.values.at[row, scope.query_index].set(value)
+                cache.keys.at[row, scope.query_index].set(key),
+                cache.values.at[row, scope.query_index].set(value),
             )
             key, value = cache.keys, cache.values
-        mixed = checkpoint_name(self._attend(query, key, value, scope, flags["sliding"]), _KEPT)
+        mixed = named(self._attend(query, key, value, scope, flags["sliding"]))
         return project("self_attn.o_proj", mixed.reshape(rows, length, -1)), cache
 
-    def _attend(self, query: Array, key: Array, value: Array, scope: _Scope, sliding: Array) -> Array:
-        """Softmax attention, causal inside a segment: query (B, S, N, D), key and value (B, T, K, D)."""
+    def _attend(
+        self, query: Array, key: Array, value: Array, scope: _Scope, sliding: Array
+    ) -> Array:
+        """Softmax attention, causal inside a segment: query (B, S, N, D), key and value (B, T, K,
+        D)."""
         spec, (rows, length, _, width) = self.spec, query.shape
         grouped = query.reshape(rows, length, spec.kv_heads, -1, width)
         key_index = jnp.arange(key.shape[1])
@@ -275,8 +306,14 @@ def read_params(model: Checkpoint, spec: Spec) -> Tree:
             room[layer] = model.read(name).reshape(room.shape[1:])
             model.release(name)
         params["layers"][inner] = room
-    if spec.tied and HEAD in model.tensors and not np.array_equal(model.read(HEAD), model.read(EMBEDDING)):
-        raise Unsupported("a checkpoint whose `lm_head.weight` differs from the embedding it is tied to")
+    if (
+        spec.tied
+        and HEAD in model.tensors
+        and not np.array_equal(model.read(HEAD), model.read(EMBEDDING))
+    ):
+        raise Unsupported(
+            "a checkpoint whose `lm_head.weight` differs from the embedding it is tied to"
+        )
     return params
 
 
@@ -286,5 +323,7 @@ def unstack_params(tree: Tree, names: frozenset[str]) -> dict[str, np.ndarray[An
     host = jax.tree.map(np.asarray, tree)
     for name in sorted(names):
         layer, inner = adapters.split_name(name)
-        out[name] = host[name] if layer is None else np.ascontiguousarray(host["layers"][inner][layer])
+        out[name] = (
+            host[name] if layer is None else np.ascontiguousarray(host["layers"][inner][layer])
+        )
     return out

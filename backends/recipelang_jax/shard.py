@@ -22,6 +22,9 @@ from recipelang_jax.arrays import Array, Tree
 
 __all__ = ["Placement"]
 
+_spec: Any = PartitionSpec
+_constraint: Any = jax.lax.with_sharding_constraint
+
 AXIS = "shard"
 
 
@@ -45,7 +48,8 @@ class Placement:
         return 1 if self.mesh is None else int(self.mesh.devices.size)
 
     def weights(self, tree: Tree) -> Tree:
-        """A parameter or adapter tree on its devices; what hangs under ``layers`` has a leading layer axis."""
+        """A parameter or adapter tree on its devices; what hangs under ``layers`` has a leading
+        layer axis."""
         if self.mesh is None:
             return jax.tree.map(jax.device_put, tree)
 
@@ -56,7 +60,8 @@ class Placement:
         return jax.tree_util.tree_map_with_path(put, tree)
 
     def rows(self, tree: Tree) -> Tree:
-        """A micro-batch: arrays whose first axis the devices divide are split along it, others repeated."""
+        """A micro-batch: arrays whose first axis the devices divide are split along it, others
+        repeated."""
         if self.mesh is None:
             return jax.tree.map(jax.device_put, tree)
         return jax.tree.map(lambda leaf: jax.device_put(leaf, self._split(leaf.shape[:1], 0)), tree)
@@ -64,11 +69,11 @@ class Placement:
     def constrain(self, x: Array) -> Array:
         """Keep the residual stream (B, S, H) split along its rows."""
         assert self.mesh is not None
-        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(AXIS)))
+        return _constraint(x, NamedSharding(self.mesh, _spec(AXIS)))
 
     def _split(self, shape: tuple[int, ...], first: int) -> NamedSharding:
         assert self.mesh is not None
         for axis in range(first, len(shape)):
             if shape[axis] and shape[axis] % self.devices == 0:
-                return NamedSharding(self.mesh, PartitionSpec(*(None,) * axis, AXIS))
-        return NamedSharding(self.mesh, PartitionSpec())
+                return NamedSharding(self.mesh, _spec(*(None,) * axis, AXIS))
+        return NamedSharding(self.mesh, _spec())

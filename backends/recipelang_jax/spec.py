@@ -1,10 +1,11 @@
-"""The frozen configuration of a decoder, read from config.json; what is not known is refused by name.
+"""The frozen configuration of a decoder, read from config.json; what is not known is refused by
+name.
 
 Seven architectures that differ in a few switches: llama, mistral, qwen2, qwen3, gemma, gemma2,
 gemma3_text. Every key of the configuration is consumed, or known not to change the computation, or
 refused; every tensor of the checkpoint is expected, with its shape, or refused. The rules and the
-defaults are those of transformers 5 (its ``configuration_*.py``), which also reads the older spelling
-of the rotary settings (``rope_theta`` and ``rope_scaling`` at the top level).
+defaults are those of transformers 5 (its ``configuration_*.py``), which also reads the older
+spelling of the rotary settings (``rope_theta`` and ``rope_scaling`` at the top level).
 
 Example:
     >>> make_spec({"model_type": "mamba"})
@@ -35,7 +36,8 @@ class Unsupported(Exception):
 class Rope:
     """Rotary positions (Su et al. 2021, arXiv 2104.09864): ``theta`` and an optional scaling.
 
-    ``kind`` is ``default``, ``linear`` (Chen et al. 2023, arXiv 2306.15595) or ``llama3`` (Llama 3.1).
+    ``kind`` is ``default``, ``linear`` (Chen et al. 2023, arXiv 2306.15595) or ``llama3`` (Llama
+    3.1).
     """
 
     theta: float
@@ -61,11 +63,13 @@ class Rope:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """Everything static of a decoder; hashable, so it may be a static argument of a compiled function.
+    """Everything static of a decoder; hashable, so it may be a static argument of a compiled
+    function.
 
-    ``sliding[i]`` says that layer i sees only the last ``window`` tokens; ``rope[i]`` is its index into
-    ``ropes``. ``plus_one``: norms multiply by ``1 + weight`` (gemma). ``sandwich``: norms also after
-    attention and after the feed-forward part (gemma2, gemma3). ``softcap`` c maps x to c tanh(x / c).
+    ``sliding[i]`` says that layer i sees only the last ``window`` tokens; ``rope[i]`` is its index
+    into ``ropes``. ``plus_one``: norms multiply by ``1 + weight`` (gemma). ``sandwich``: norms also
+    after attention and after the feed-forward part (gemma2, gemma3). ``softcap`` c maps x to c
+    tanh(x / c).
     """
 
     model_type: str
@@ -95,6 +99,10 @@ class Spec:
     final_softcap: float = 0.0
 
 
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 @dataclass(frozen=True, slots=True)
 class _Architecture:
     """What a model type adds to the common keys: its own keys, and the defaults of missing ones."""
@@ -103,10 +111,10 @@ class _Architecture:
     defaults: Mapping[str, Any]
 
 
-_COMMON = frozenset(
+_COMMON = _words(
     "model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads"
     " num_key_value_heads head_dim rms_norm_eps tie_word_embeddings rope_parameters rope_theta"
-    " rope_scaling max_position_embeddings".split()
+    " rope_scaling max_position_embeddings"
 )
 _GEMMA = {
     "tie_word_embeddings": True, "head_dim": 256, "attention_bias": False,
@@ -117,51 +125,53 @@ _CAPS = "query_pre_attn_scalar final_logit_softcapping attn_logit_softcapping"
 
 ARCHITECTURES: Mapping[str, _Architecture] = {
     "llama": _Architecture(
-        frozenset("hidden_act attention_bias mlp_bias pretraining_tp".split()), {"pretraining_tp": 1}
+        _words("hidden_act attention_bias mlp_bias pretraining_tp"), {"pretraining_tp": 1}
     ),
     "mistral": _Architecture(
-        frozenset(("hidden_act", "sliding_window")), {"sliding_window": 4096, "num_key_value_heads": 8}
+        _words("hidden_act sliding_window"), {"sliding_window": 4096, "num_key_value_heads": 8}
     ),
     "qwen2": _Architecture(
-        frozenset(f"hidden_act use_sliding_window max_window_layers {_WINDOWS}".split()),
+        _words(f"hidden_act use_sliding_window max_window_layers {_WINDOWS}"),
         {"sliding_window": 4096, "max_window_layers": 28, "num_key_value_heads": 32},
     ),
     "qwen3": _Architecture(
-        frozenset(f"hidden_act attention_bias use_sliding_window max_window_layers {_WINDOWS}".split()),
+        _words(f"hidden_act attention_bias use_sliding_window max_window_layers {_WINDOWS}"),
         {"sliding_window": 4096, "max_window_layers": 28, "head_dim": 128,
          "num_key_value_heads": 32},
     ),
     "gemma": _Architecture(
-        frozenset("hidden_act hidden_activation attention_bias use_bidirectional_attention".split()),
+        _words("hidden_act hidden_activation attention_bias use_bidirectional_attention"),
         {**_GEMMA, "num_key_value_heads": 16},
     ),
     "gemma2": _Architecture(
-        frozenset(
-            "hidden_activation hidden_act attention_bias use_bidirectional_attention cache_implementation"
-            f" {_WINDOWS} {_CAPS}".split()
+        _words(
+            "hidden_activation hidden_act attention_bias use_bidirectional_attention"
+            f" cache_implementation {_WINDOWS} {_CAPS}"
         ),
         {**_GEMMA, "sliding_window": 4096, "query_pre_attn_scalar": 256, "num_key_value_heads": 4,
          "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0},
     ),
     "gemma3_text": _Architecture(
-        frozenset(
-            "hidden_activation hidden_act attention_bias use_bidirectional_attention cache_implementation"
-            f" sliding_window_pattern rope_local_base_freq {_WINDOWS} {_CAPS}".split()
+        _words(
+            "hidden_activation hidden_act attention_bias use_bidirectional_attention"
+            f" cache_implementation sliding_window_pattern rope_local_base_freq {_WINDOWS} {_CAPS}"
         ),
         {**_GEMMA, "sliding_window": 4096, "query_pre_attn_scalar": 256, "num_key_value_heads": 4},
     ),
 }  # fmt: skip
 """The model types this backend computes."""
 
-_NEUTRAL = frozenset(
-    "architectures auto_map torch_dtype dtype use_cache initializer_range bos_token_id eos_token_id"
-    " pad_token_id attention_dropout output_hidden_states output_attentions return_dict id2label label2id"
-    " chunk_size_feed_forward is_encoder_decoder problem_type cache_implementation is_llama_config"
-    " do_sample temperature top_k top_p repetition_penalty max_length max_new_tokens tokenizer_class"
-    " name_or_path add_cross_attention is_decoder torchscript use_bfloat16 hidden_dropout layer_norm_eps"
-    " finetuning_task task_specific_params prefix sep_token_id decoder_start_token_id".split()
+_NEUTRAL = _words(
+    "architectures auto_map torch_dtype dtype use_cache initializer_range bos_token_id"
+    " eos_token_id pad_token_id attention_dropout output_hidden_states output_attentions"
+    " return_dict id2label label2id chunk_size_feed_forward is_encoder_decoder problem_type"
+    " cache_implementation is_llama_config do_sample temperature top_k top_p repetition_penalty"
+    " max_length max_new_tokens tokenizer_class name_or_path add_cross_attention is_decoder"
+    " torchscript use_bfloat16 hidden_dropout layer_norm_eps finetuning_task task_specific_params"
+    " prefix sep_token_id decoder_start_token_id"
 )
-"""Keys that no decoder's forward pass reads (dropout in attention is off: a recipe says what is random)."""
+"""Keys that no decoder's forward pass reads (dropout in attention is off: a recipe says what is
+random)."""
 
 _NEUTRAL_PREFIXES = ("_", "transformers", "unsloth")
 
@@ -171,7 +181,7 @@ def make_spec(config: Mapping[str, Any]) -> Spec:
 
     Raises Unsupported, which names the model type, the rotary type or the key.
     """
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))
     if kind not in ARCHITECTURES:
         raise Unsupported(f"the model type `{kind}`")
     known = ARCHITECTURES[kind]
@@ -181,8 +191,14 @@ def make_spec(config: Mapping[str, Any]) -> Spec:
         value = config.get(key) if key in config else known.defaults.get(key, default)
         return default if value is None else value
 
-    layers, heads, hidden = get("num_hidden_layers", 0), get("num_attention_heads", 0), get("hidden_size", 0)
-    if not (layers and heads and hidden and config.get("vocab_size") and config.get("intermediate_size")):
+    layers, heads, hidden = (
+        get("num_hidden_layers", 0),
+        get("num_attention_heads", 0),
+        get("hidden_size", 0),
+    )
+    if not (
+        layers and heads and hidden and config.get("vocab_size") and config.get("intermediate_size")
+    ):
         raise Unsupported("a configuration without sizes")
     head_dim = get("head_dim") or hidden // heads
     sliding, window = _sliding(config, known, kind, layers)
@@ -205,9 +221,15 @@ def make_spec(config: Mapping[str, Any]) -> Spec:
 
 
 def _refuse_unknown(config: Mapping[str, Any], known: _Architecture) -> None:
-    """Refuse the keys that are neither consumed nor neutral, and values that ask for another computation."""
+    """Refuse the keys that are neither consumed nor neutral, and values that ask for another
+    computation."""
     for key, value in config.items():
-        if key in _COMMON or key in known.keys or key in _NEUTRAL or key.startswith(_NEUTRAL_PREFIXES):
+        if (
+            key in _COMMON
+            or key in known.keys
+            or key in _NEUTRAL
+            or key.startswith(_NEUTRAL_PREFIXES)
+        ):
             continue
         if value is not None and value is not False:
             raise Unsupported(f"the configuration key `{key}`")
@@ -288,7 +310,7 @@ def _ropes(
 _ROPE_KEYS: Mapping[str, frozenset[str]] = {
     "default": frozenset(),
     "linear": frozenset(("factor",)),
-    "llama3": frozenset("factor low_freq_factor high_freq_factor original_max_position_embeddings".split()),
+    "llama3": _words("factor low_freq_factor high_freq_factor original_max_position_embeddings"),
 }
 
 
@@ -298,7 +320,11 @@ def _rope(settings: Mapping[str, Any], length: int | None) -> Rope:
         raise Unsupported(f"the rope type `{kind}`")
     for key, value in settings.items():
         neutral = key in ("rope_type", "type", "rope_theta") or key in _ROPE_KEYS[kind]
-        if not neutral and value is not None and not (key == "partial_rotary_factor" and value == 1):
+        if (
+            not neutral
+            and value is not None
+            and not (key == "partial_rotary_factor" and value == 1)
+        ):
             if kind == "default" and key in ("factor", "original_max_position_embeddings"):
                 continue
             raise Unsupported(f"the rope setting `{key}`")
@@ -317,7 +343,8 @@ def _rope(settings: Mapping[str, Any], length: int | None) -> Rope:
 
 
 def expected_tensors(spec: Spec) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor of a checkpoint of this decoder; the head only where it is not tied."""
+    """Name -> shape of every tensor of a checkpoint of this decoder; the head only where it is not
+    tied."""
     hidden, inner, wide = spec.hidden, spec.intermediate, spec.heads * spec.head_dim
     narrow = spec.kv_heads * spec.head_dim
     layer: dict[str, tuple[int, ...]] = {
@@ -332,7 +359,11 @@ def expected_tensors(spec: Spec) -> dict[str, tuple[int, ...]]:
     if spec.output_bias:
         layer["self_attn.o_proj.bias"] = (hidden,)
     if spec.mlp_bias:
-        layer |= {"mlp.gate_proj.bias": (inner,), "mlp.up_proj.bias": (inner,), "mlp.down_proj.bias": (hidden,)}
+        layer |= {
+            "mlp.gate_proj.bias": (inner,),
+            "mlp.up_proj.bias": (inner,),
+            "mlp.down_proj.bias": (hidden,),
+        }
     if spec.qk_norm:
         layer |= {f"self_attn.{x}_norm.weight": (spec.head_dim,) for x in "qk"}
     if spec.sandwich:
@@ -340,12 +371,17 @@ def expected_tensors(spec: Spec) -> dict[str, tuple[int, ...]]:
     table = {"model.embed_tokens.weight": (spec.vocabulary, hidden), "model.norm.weight": (hidden,)}
     if not spec.tied:
         table["lm_head.weight"] = (spec.vocabulary, hidden)
-    table |= {f"model.layers.{i}.{name}": shape for i in range(spec.layers) for name, shape in layer.items()}
+    table |= {
+        f"model.layers.{i}.{name}": shape
+        for i in range(spec.layers)
+        for name, shape in layer.items()
+    }
     return table
 
 
 def check_tensors(spec: Spec, tensors: Mapping[str, TensorInfo]) -> None:
-    """Raises Unsupported for a missing, unknown or wrongly shaped tensor, or a dtype that is no float."""
+    """Raises Unsupported for a missing, unknown or wrongly shaped tensor, or a dtype that is no
+    float."""
     expected = expected_tensors(spec)
     for name in expected.keys() - tensors.keys():
         raise Unsupported(f"a checkpoint without the tensor `{name}`")

@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import recipelang_jax
-import recipelang_torch
 import torch
 import transformers
+
+import recipelang_jax
+import recipelang_torch
 from recipelang_jax.arrays import Arithmetic
 from recipelang_jax.models import Decoder, Inputs, read_params, unstack_params
 from recipelang_jax.spec import expected_tensors, make_spec
-
 from tests.conformance import tiny
 
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
@@ -24,7 +24,12 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "linear": ("mistral", {"rope_scaling": {"type": "linear", "factor": 4.0}, "head_dim": 16}),
     "qwen2-sliding": (
         "qwen2",
-        {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1, "layer_types": None},
+        {
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "max_window_layers": 1,
+            "layer_types": None,
+        },
     ),
 }
 """Name -> architecture and changes of its configuration. The text is longer than every window."""
@@ -50,11 +55,14 @@ def cross_entropy(decoder: Decoder, params: Any, inputs: Inputs) -> Any:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_logits_and_gradients_are_those_of_transformers(variant: str, tmp_path: Path) -> None:
-    """Logits agree to 2e-5 (or 1e-5 of the largest) and every gradient to 2e-6, or 1e-5 of its tensor's largest, or 1e-4 of it."""
+    """Logits agree to 2e-5 (or 1e-5 of the largest) and every gradient to 2e-6, or 1e-5 of its
+    tensor's largest, or 1e-4 of it."""
     architecture, changes = VARIANTS[variant]
     model = tiny.checkpoint(architecture, "F32", **changes)
     theirs = reference(model, tmp_path)
-    tokens = np.random.Generator(np.random.Philox(key=3)).integers(3, tiny.VOCABULARY, (ROWS, LENGTH))
+    tokens = np.random.Generator(np.random.Philox(key=3)).integers(
+        3, tiny.VOCABULARY, (ROWS, LENGTH)
+    )
     segments = np.ones((ROWS, LENGTH), np.int32)
     segments[1, -PADDING:] = 0
     ids, mask = torch.from_numpy(tokens), torch.from_numpy(segments)
@@ -97,11 +105,14 @@ def test_float64_logits_are_those_of_the_torch_backend(variant: str) -> None:
 
 @pytest.mark.parametrize("architecture", ["llama3", "gemma2", "gemma3"])
 def test_greedy_decoding_is_that_of_transformers(architecture: str, tmp_path: Path) -> None:
-    """With a cache and prompts of several lengths at once, the tokens are transformers' own argmax."""
+    """With a cache and prompts of several lengths at once, the tokens are transformers' own
+    argmax."""
     model = tiny.checkpoint(architecture, "F32")
     theirs = reference(model, tmp_path)
     prompts = [[5], [9, 4, 77, 31, 8, 12, 60], [3, 90]]
-    found = recipelang_jax.backend().load(model, "F32").decode(prompts, max_tokens=9, stop=frozenset())
+    found = (
+        recipelang_jax.backend().load(model, "F32").decode(prompts, max_tokens=9, stop=frozenset())
+    )
     for prompt, tokens in zip(prompts, found, strict=True):
         line = list(prompt)
         with torch.no_grad():

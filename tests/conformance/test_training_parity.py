@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 import recipelang_jax
 import recipelang_torch
-
 from recipelang.backend import AdapterPlan, OptimizerPlan, Precision, Trained, TrainingJob
 from recipelang.values import Form
 from tests.conformance import tiny
@@ -23,7 +23,9 @@ def mixture(*terms: tuple[float, Form]) -> Form:
 
 
 DISTILLATION = mixture(
-    (0.5, Form("forward_kl", (("temperature", 2.0),))), (0.3, Form("reverse_kl")), (0.2, Form("cross_entropy"))
+    (0.5, Form("forward_kl", (("temperature", 2.0),))),
+    (0.3, Form("reverse_kl")),
+    (0.2, Form("cross_entropy")),
 )
 
 
@@ -32,7 +34,7 @@ def adapter(model: tiny.MemoryCheckpoint, dropout: float = 0.0) -> AdapterPlan:
     generator = np.random.Generator(np.random.Philox(key=8))
     initial = {}
     for name, info in model.tensors.items():
-        if "q_proj.weight" in name or "down_proj.weight" in name and ".0." not in name:
+        if "q_proj.weight" in name or ("down_proj.weight" in name and ".0." not in name):
             out, width = info.shape
             rank = 3 if ".1." in name else 4
             a, b = generator.standard_normal((rank, width)), generator.standard_normal((out, rank))
@@ -55,7 +57,9 @@ def job(precision: Precision, architecture: str, **changes: Any) -> TrainingJob:
 
 def both(of: TrainingJob) -> tuple[Trained, Trained]:
     """The job on JAX and on torch."""
-    results = [found.backend().train(of, lambda _: None) for found in (recipelang_jax, recipelang_torch)]
+    results = [
+        found.backend().train(of, lambda _: None) for found in (recipelang_jax, recipelang_torch)
+    ]
     return results[0], results[1]
 
 
@@ -76,7 +80,9 @@ def compare(found: Trained, expected: Trained, loss: float, weights: float) -> N
         assert distance < weights, name
 
 
-def adapted(precision: Precision, architecture: str, dropout: float = 0.0, **changes: Any) -> TrainingJob:
+def adapted(
+    precision: Precision, architecture: str, dropout: float = 0.0, **changes: Any
+) -> TrainingJob:
     """A LoRA job."""
     model = tiny.checkpoint(architecture, "F32")
     return job(
@@ -96,7 +102,8 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_float64_runs_are_the_same(case: str) -> None:
-    """At F64 twenty steps give the same losses to 1e-8: packed, clipped, decayed, in uneven micro-batches."""
+    """At F64 twenty steps give the same losses to 1e-8: packed, clipped, decayed, in uneven
+    micro-batches."""
     compare(*both(CASES[case]("F64")), loss=1e-8, weights=1e-7)
 
 

@@ -42,22 +42,25 @@ def keys(*parts: str | int) -> tuple[int, int]:
 
 
 def dropout_keys(draws: str, name: str, step: int) -> tuple[int, int]:
-    """The keys of a LoRA dropout mask: the job's ``draws``, the adapted tensor's name, the 0-based step."""
+    """The keys of a LoRA dropout mask: the job's ``draws``, the adapted tensor's name, the 0-based
+    step."""
     return keys(draws, "dropout", name, step)
 
 
 def threshold(p: float) -> int:
-    """An element is dropped where its word is below this, for a drop probability ``p`` in [0, 1)."""
+    """An element is dropped where its word is below this, for a drop probability ``p`` in [0,
+    1)."""
     return int(p * 2**32)
 
 
 def _mix(x: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    first, multiplier, second, other, last = MIX
+    first, multiplier, second, other, last = (x.dtype.type(number) for number in MIX)
     x = x ^ (x >> first)
-    x = x * x.dtype.type(multiplier)
+    x = x * multiplier
     x = x ^ (x >> second)
-    x = x * x.dtype.type(other)
-    return x ^ (x >> last)
+    x = x * other
+    mixed: NDArray[np.uint32] = x ^ (x >> last)
+    return mixed
 
 
 def uniform_bits(key: tuple[int, int], start: int, stop: int) -> NDArray[np.uint32]:

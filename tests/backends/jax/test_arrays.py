@@ -11,10 +11,25 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+
+from recipelang.weights.kernels import uniform_bits as reference
 from recipelang_jax.adapters import apply, stack, unstack
 from recipelang_jax.arrays import Arithmetic, scoped, uniform_bits
 
-from recipelang.weights.kernels import uniform_bits as reference
+
+def test_the_reference_is_two_rounds_of_lowbias32() -> None:
+    """The numpy words equal the definition in Python's own integers."""
+
+    def mix(x: int) -> int:
+        x = (x ^ x >> 16) * 0x7FEB352D & 0xFFFFFFFF
+        x = (x ^ x >> 15) * 0x846CA68B & 0xFFFFFFFF
+        return x ^ x >> 16
+
+    key, start = reference.keys("seed", 7), 2**33 - 2
+    found = reference.uniform_bits(key, start, start + 5)
+    for word, index in zip(found.tolist(), range(start, start + 5), strict=True):
+        low, high = index & 0xFFFFFFFF, index >> 32
+        assert word == mix(mix(low ^ key[0]) ^ key[1] ^ high * 0x9E3779B9 & 0xFFFFFFFF)
 
 
 def test_words_are_those_of_the_reference() -> None:
@@ -56,8 +71,10 @@ def test_adapters_survive_stacking() -> None:
     generator = np.random.Generator(np.random.Philox(key=2))
     pairs = {
         name: (generator.standard_normal((rank, 6)), generator.standard_normal((4, rank)))
-        for name, rank in [("model.layers.0.mlp.up_proj.weight", 2), ("model.layers.2.mlp.up_proj.weight", 3),
-                           ("lm_head.weight", 1)]
+        for name, rank in [
+            ("model.layers.0.mlp.up_proj.weight", 2), ("model.layers.2.mlp.up_proj.weight", 3),
+            ("lm_head.weight", 1),
+        ]
     }  # fmt: skip
     tree = stack(pairs, 3, np.float64)
     back = unstack(tree, pairs)
@@ -87,4 +104,6 @@ def test_neither_torch_nor_transformers_is_imported() -> None:
         "sys.exit(bool({'torch', 'transformers', 'optax', 'flax'} & set(sys.modules)))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+    )

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from recipelang_jax import backend
 
 from recipelang.data.batch import Batch
+from recipelang_jax import backend
 from tests.conformance import tiny
 
 
@@ -21,7 +21,8 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3"])
 def test_packed_documents_do_not_see_each_other(architecture: str) -> None:
-    """Another first document leaves the second one's logits with the same bits, and so does padding."""
+    """Another first document leaves the second one's logits with the same bits, and so does
+    padding."""
     model = backend().load(tiny.checkpoint(architecture), "F32")
     batch = tiny.batch(rows=2, length=16)
     other = batch.tokens.copy()
@@ -34,7 +35,8 @@ def test_packed_documents_do_not_see_each_other(architecture: str) -> None:
 
 
 def test_scores_are_those_of_the_logits() -> None:
-    """Scores are log-probabilities of supervised tokens and 0 elsewhere, for more rows than fit at once."""
+    """Scores are log-probabilities of supervised tokens and 0 elsewhere, for more rows than fit at
+    once."""
     model = backend().load(tiny.checkpoint("qwen3"), "F32")
     batch = tiny.batch(rows=5, length=12)
     expected = np.zeros(batch.tokens.shape)
@@ -74,12 +76,15 @@ def test_decoding_stops_and_breaks_ties() -> None:
     prompts = [[5], [9, 4, 77], [8, 3]]
     free = live.decode(prompts, max_tokens=12, stop=frozenset())
     stop = free[0][3]
-    for row, stopped in zip(free, live.decode(prompts, max_tokens=12, stop=frozenset((stop,))), strict=True):
+    for row, stopped in zip(
+        free, live.decode(prompts, max_tokens=12, stop=frozenset((stop,))), strict=True
+    ):
         assert stopped == (row[: row.index(stop)] if stop in row else row)
 
 
 def test_precisions_of_logits() -> None:
-    """F64 gives float64; BF16 gives float32 within bfloat16's accuracy of it; rounding does happen."""
+    """F64 gives float64; BF16 gives float32 within bfloat16's accuracy of it; rounding does
+    happen."""
     checkpoint, batch = tiny.checkpoint("llama", num_hidden_layers=2), tiny.batch(rows=2)
     exact, rounded = (backend().load(checkpoint, p).logits(batch) for p in ("F64", "BF16"))
     assert (exact.dtype, rounded.dtype) == (np.float64, np.float32)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from recipelang_jax import backend
-from recipelang_jax.spec import Rope, Unsupported, expected_tensors, make_spec
 
 from recipelang.diagnostics import RecipeError
 from recipelang.types import TensorInfo
+from recipelang_jax import backend
+from recipelang_jax.spec import Rope, Unsupported, expected_tensors, make_spec
 from tests.conformance import tiny
 
 
@@ -49,8 +49,12 @@ def test_unknown_parts_are_refused_by_name(changes: dict[str, object], named: st
 
 
 def test_gemma_parts_are_refused_by_name() -> None:
-    """Bidirectional attention, and a soft cap that transformers itself does not apply to gemma 3."""
-    for architecture, key in [("gemma2", "use_bidirectional_attention"), ("gemma3", "attn_logit_softcapping")]:
+    """Bidirectional attention, and a soft cap that transformers itself does not apply to gemma
+    3."""
+    for architecture, key in [
+        ("gemma2", "use_bidirectional_attention"),
+        ("gemma3", "attn_logit_softcapping"),
+    ]:
         with pytest.raises(Unsupported, match=key):
             make_spec({**tiny.config(architecture), key: True})
 
@@ -111,7 +115,8 @@ def test_both_spellings_of_rope_are_one() -> None:
 def test_defaults_are_those_of_transformers() -> None:
     """What a configuration leaves out takes transformers' default, null where it says null."""
     bare = {k: tiny.config("llama")[k] for k in (
-        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+        "num_attention_heads",
     )}  # fmt: skip
     llama = make_spec({**bare, "model_type": "llama"})
     assert (llama.kv_heads, llama.head_dim, llama.eps, llama.tied) == (4, 8, 1e-6, False)
@@ -122,14 +127,18 @@ def test_defaults_are_those_of_transformers() -> None:
     gemma = make_spec({**bare, "model_type": "gemma2"})
     assert (gemma.attention_softcap, gemma.final_softcap, gemma.tied) == (50.0, 30.0, True)
     assert gemma.sliding == (True, False, True)
-    assert make_spec({**bare, "model_type": "gemma2", "final_logit_softcapping": None}).final_softcap == 0
+    assert (
+        make_spec({**bare, "model_type": "gemma2", "final_logit_softcapping": None}).final_softcap
+        == 0
+    )
     deep = make_spec({**bare, "model_type": "gemma3_text", "num_hidden_layers": 12})
     assert deep.sliding == ((True,) * 5 + (False,)) * 2
     assert deep.rope == tuple(int(s) for s in deep.sliding)
 
 
 def test_llama3_frequencies_are_the_piecewise_ones() -> None:
-    """Long waves slow down by the factor, short ones stay, those between are blended (Llama 3.1)."""
+    """Long waves slow down by the factor, short ones stay, those between are blended (Llama
+    3.1)."""
     rope = Rope(500_000.0, "llama3", 8.0, 1.0, 4.0, 64.0)
     plain = Rope(500_000.0).inverse_frequencies(64)
     found = rope.inverse_frequencies(64)

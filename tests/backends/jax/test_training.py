@@ -1,24 +1,24 @@
-"""The training loop: splits, packing, resuming, partial training, and sharding change nothing they must not."""
+"""The training loop: splits, packing, resuming, partial training, and sharding change nothing they
+must not."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from recipelang_jax import backend
 
 from recipelang.backend import AdapterPlan, OptimizerPlan, Progress, Trained, TrainingJob
 from recipelang.data.batch import Batch
 from recipelang.diagnostics import RecipeError
 from recipelang.objectives import Positions, objective
 from recipelang.values import Form
+from recipelang_jax import backend
 from tests.conformance import tiny
 
 SMALL: dict[str, object] = {"num_hidden_layers": 2}
@@ -28,8 +28,9 @@ def job(architecture: str = "llama", **changes: Any) -> TrainingJob:
     """A run of three steps at F64."""
     model = tiny.checkpoint(architecture, "F32", **SMALL)
     settings: dict[str, Any] = {
-        "model": model, "objective": Form("cross_entropy"), "batch": lambda step: tiny.batch(seed=step),
-        "steps": 3, "lr": [1e-2] * 3, "optimizer": OptimizerPlan(weight_decay=0.1, clip=1.0),
+        "model": model, "objective": Form("cross_entropy"), "steps": 3,
+        "batch": lambda step: tiny.batch(seed=step), "lr": [1e-2] * 3,
+        "optimizer": OptimizerPlan(weight_decay=0.1, clip=1.0),
         "precision": "F64", "trainable": frozenset(model.tensors),
     }  # fmt: skip
     return TrainingJob(**{**settings, **changes})
@@ -38,7 +39,10 @@ def job(architecture: str = "llama", **changes: Any) -> TrainingJob:
 def adapter(dropout: float = 0.0) -> AdapterPlan:
     """A pair on one projection of one layer, and one on another."""
     generator = np.random.Generator(np.random.Philox(key=8))
-    shapes = {"model.layers.1.self_attn.q_proj.weight": (32, 32), "model.layers.0.mlp.down_proj.weight": (32, 48)}
+    shapes = {
+        "model.layers.1.self_attn.q_proj.weight": (32, 32),
+        "model.layers.0.mlp.down_proj.weight": (32, 48),
+    }
     initial = {
         name: tuple(0.1 * generator.standard_normal(s).astype(np.float32) for s in ((2, i), (o, 2)))
         for name, (o, i) in shapes.items()
@@ -62,7 +66,9 @@ def close(found: Trained, expected: Trained, tolerance: float) -> None:
 
 @objective(
     needs_teacher=True,
-    statistics=lambda xp, positions, student, teachers: {"sum": xp.sum(positions.mask * student[:, 3])},
+    statistics=lambda xp, positions, student, teachers: {
+        "sum": xp.sum(positions.mask * student[:, 3])
+    },
 )
 def centred(xp: Any, positions: Positions, student: Any, teachers: Any, statistics: Any) -> Any:
     """A toy that needs a statistic of the whole step: distance of a logit from the step's sum."""
@@ -70,18 +76,20 @@ def centred(xp: Any, positions: Positions, student: Any, teachers: Any, statisti
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The toy objective under a name that recipes could use."""
     module = ModuleType("recipelang.objectives.centred")
     module.centred = centred  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    yield
 
 
 def test_a_split_of_the_batch_changes_nothing(toy: None) -> None:
-    """Every objective, with a statistic and several counts, in one micro-batch or in uneven ones."""
+    """Every objective, with a statistic and several counts, in one micro-batch or in uneven
+    ones."""
     names = ("cross_entropy", "forward_kl", "reverse_kl", "centred")
-    parts = [Form("term", (("weight", 0.3 + i / 10), ("of", Form(name)))) for i, name in enumerate(names)]
+    parts = [
+        Form("term", (("weight", 0.3 + i / 10), ("of", Form(name)))) for i, name in enumerate(names)
+    ]
     settings: dict[str, Any] = {
         "objective": Form("sum", tuple((str(i), part) for i, part in enumerate(parts))),
         "teachers": (tiny.checkpoint("llama", "F32", seed=3, **SMALL),),
@@ -98,7 +106,8 @@ def test_recomputing_changes_nothing() -> None:
 
 @pytest.mark.parametrize("precision", ["F32", "BF16"])
 def test_an_interrupted_run_resumes_bit_for_bit(precision: str, tmp_path: Path) -> None:
-    """Stopped after a step and started again, with dropout: history and tensors have the same bits."""
+    """Stopped after a step and started again, with dropout: history and tensors have the same
+    bits."""
     settings: dict[str, Any] = {
         "precision": precision, "adapter": adapter(0.3), "trainable": frozenset(), "draws": "d",
     }  # fmt: skip
@@ -143,7 +152,9 @@ def test_only_the_named_tensors_are_trained() -> None:
 
 
 def test_decay_spares_norms() -> None:
-    """With no gradient, decay shrinks matrices by lr * decay a step and leaves norms, stacked or not."""
+    """With no gradient, decay shrinks matrices by lr * decay a step and leaves norms, stacked or
+    not."""
+
     def silent(step: int) -> Batch:
         batch = tiny.batch(seed=step)
         return Batch(batch.tokens, batch.segments, batch.positions, np.zeros_like(batch.supervised))
@@ -192,7 +203,8 @@ print([progress.loss for progress in train(job(micro_batch=3)).history])
 
 
 def test_two_devices_give_the_losses_of_one() -> None:
-    """Weights and rows spread over two (pretended) devices: the same losses to float64's accuracy."""
+    """Weights and rows spread over two (pretended) devices: the same losses to float64's
+    accuracy."""
     flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
     done = subprocess.run(
         [sys.executable, "-c", SHARDED.format(path=sys.path)], capture_output=True, text=True,
