@@ -96,8 +96,10 @@ def pack(
 ) -> Packed:
     """Put documents into rows of at most ``length`` tokens.
 
-    ``overflow`` is ``cut`` (keep the start), ``split`` (into documents of their own), ``drop`` or
-    ``error``. Raises RecipeError E0781 for ``error``, E0778 where nothing supervised is left.
+    ``overflow`` is ``cut`` (keep the start), ``split`` (into documents of their own, never of one
+    token, which would not be learned: it may be the end), ``windows`` (plainly every ``length``
+    tokens), ``drop`` or ``error``. Raises RecipeError E0781 for ``error``, E0778 where nothing
+    supervised is left.
     """
     import numpy as np
 
@@ -151,8 +153,11 @@ def _pieces(start: int, stop: int, length: int, overflow: str) -> list[tuple[int
     """What is kept of one document."""
     if stop - start <= length:
         return [(start, stop)]
-    if overflow == "split":
-        return [(a, min(a + length, stop)) for a in range(start, stop, length)]
+    if overflow in ("split", "windows"):
+        found = [(a, min(a + length, stop)) for a in range(start, stop, length)]
+        if overflow == "split" and length > 2 and found[-1][1] - found[-1][0] == 1:
+            found[-2:] = [(found[-2][0], stop - 2), (stop - 2, stop)]
+        return found
     return [(start, start + length)] if overflow == "cut" else []
 
 
@@ -189,4 +194,4 @@ def windows(documents: Documents, length: int) -> Packed:
 
     The first token of a window has nothing before it and is not scored. Raises RecipeError E0778.
     """
-    return pack(documents, length, packing=False, overflow="split")
+    return pack(documents, length, packing=False, overflow="windows")
