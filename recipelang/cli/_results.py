@@ -45,7 +45,11 @@ def result_lines(outcome: Outcome, recipe: Path) -> Iterator[str | list[list[str
     """Lines of text, and tables as rows with a header."""
     for name, table in outcome.tables.items():
         yield from _table(name, table)
-    alone = {n: m for n, m in outcome.measured.items() if not any(n in dict(g.measured) for g in outcome.gates)}
+    alone = {
+        n: m
+        for n, m in outcome.measured.items()
+        if not any(n in dict(g.measured) for g in outcome.gates)
+    }
     for name, found in alone.items():
         yield f"{name}: {value_text(found)}"
     if outcome.gates:

@@ -1,6 +1,6 @@
 """Resolve and download the sources of a recipe.
 
-    recipe fetch medic.recipe --metadata
+recipe fetch medic.recipe --metadata
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("file", metavar="FILE", help="a recipe")
-    parser.add_argument("--metadata", action="store_true", help="configurations and tokenizers only")
+    parser.add_argument(
+        "--metadata", action="store_true", help="configurations and tokenizers only"
+    )
     parser.add_argument("--format", choices=["text", "json"], default="text", help="of the list")
     add_settings(parser)
 

@@ -1,7 +1,7 @@
 """List what happened: the runs of the store, and the steps of each.
 
-    recipe log
-    recipe log medic.recipe -n 3
+recipe log
+recipe log medic.recipe -n 3
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("file", nargs="?", metavar="FILE", help="a recipe [all of the store]")
-    parser.add_argument("-n", type=int, default=10, metavar="RUNS", help="how many of the latest runs [10]")
+    parser.add_argument(
+        "-n", type=int, default=10, metavar="RUNS", help="how many of the latest runs [10]"
+    )
     parser.add_argument("--format", choices=["text", "json"], default="text", help="of the list")
 
 
@@ -43,7 +45,12 @@ def run(args: argparse.Namespace) -> int:
         import json
         from dataclasses import asdict
 
-        print(json.dumps({"schema": "recipelang/log/1", "runs": [asdict(r) for r in latest]}, ensure_ascii=False))
+        print(
+            json.dumps(
+                {"schema": "recipelang/log/1", "runs": [asdict(r) for r in latest]},
+                ensure_ascii=False,
+            )
+        )
         return 0
     if not latest:
         print(f"no runs yet in the store `{store.root}`")
@@ -73,7 +80,11 @@ def _lines(record: RunRecord) -> list[str]:
 
 def _outcome(record: RunRecord) -> str:
     """``running`` is also what a killed run leaves."""
-    words = {"running": "not finished", "gate": "a gate did not hold", "locked": "refused by --locked"}
+    words = {
+        "running": "not finished",
+        "gate": "a gate did not hold",
+        "locked": "refused by --locked",
+    }
     return words.get(record.outcome, record.outcome)
 
 

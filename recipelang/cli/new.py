@@ -1,6 +1,6 @@
 """Write a working starter recipe with its data.
 
-    recipe new greetings
+recipe new greetings
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 END = "<|endoftext|>"
 
-RECIPE = '''\
+RECIPE = """\
 language 1
 
 # A tiny model learns to complete proverbs, then a second one; their merge keeps something of both.
@@ -53,7 +53,7 @@ scores = evaluate [blank, wise, curious, both] on proverbs and riddles {{
 expect perplexity of wise on proverbs <= 0.9 * (perplexity of blank on proverbs)
 
 publish both to "out/{name}"
-'''
+"""
 
 PROVERBS = (
     "A stitch in time saves nine.", "A rolling stone gathers no moss.", "Still waters run deep.",
@@ -80,12 +80,17 @@ def run(args: argparse.Namespace) -> int:
     """Write ``NAME.recipe`` and ``NAME-data/``; nothing that exists is touched."""
     name = str(args.name).removesuffix(".recipe")
     if not NAME.fullmatch(name):
-        print(f"error: `{name}` cannot name a recipe\n   = help: use letters, digits, `-` and `_`", file=sys.stderr)
+        print(
+            f"error: `{name}` cannot name a recipe\n   = help: use letters, digits, `-` and `_`",
+            file=sys.stderr,
+        )
         return 1
     files = starter(name)
     there = [path for path in files if Path(path).exists()]
     if there:
-        print(f"error: `{there[0]}` exists already\n   = help: choose another name", file=sys.stderr)
+        print(
+            f"error: `{there[0]}` exists already\n   = help: choose another name", file=sys.stderr
+        )
         return 1
     for path, text in files.items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +127,12 @@ def _tokenizer() -> str:
         "id": 0, "content": END, "single_word": False, "lstrip": False, "rstrip": False,
         "normalized": False, "special": True,
     }  # fmt: skip
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
     model = {
         "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
         "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,

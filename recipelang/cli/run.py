@@ -1,7 +1,7 @@
 """Carry a recipe out: build what is missing, judge the gates, publish.
 
-    recipe run medic.recipe
-    recipe run medic.recipe student --backend jax --set rate=1e-4
+recipe run medic.recipe
+recipe run medic.recipe student --backend jax --set rate=1e-4
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -21,21 +22,32 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("file", metavar="FILE", help="a recipe")
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help="bindings to build [all that the file asks for]")
+    parser.add_argument(
+        "targets",
+        nargs="*",
+        metavar="TARGET",
+        help="bindings to build [all that the file asks for]",
+    )
     parser.add_argument("--backend", help="torch or jax [the lock's, else torch, else jax]")
     add_settings(parser)
     parser.add_argument("--lock", action="store_true", help="write the lock also with --set")
-    parser.add_argument("--locked", action="store_true", help="refuse to change the lock (exit code 3)")
+    parser.add_argument(
+        "--locked", action="store_true", help="refuse to change the lock (exit code 3)"
+    )
     parser.add_argument("--offline", action="store_true", help="fetch nothing")
     parser.add_argument("--format", choices=["text", "json"], default="text", help="of the results")
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM; like Ctrl-C, everything finished is kept."""
+@dataclass
+class _Signals:
+    """Ctrl-C and SIGTERM: the first one that came, or 0."""
 
+    number: int = 0
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Remember the signal and end what is going on."""
+        self.number = self.number or number
+        raise KeyboardInterrupt
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,21 +63,20 @@ def run(args: argparse.Namespace) -> int:
     options = RunOptions(
         tuple(args.targets), args.backend, settings, args.lock, args.locked, args.offline
     )
-    before = signal.signal(signal.SIGTERM, _terminate)
+    signals = _Signals()
+    before = {n: signal.signal(n, signals) for n in (signal.SIGINT, signal.SIGTERM)}
     progress = show_progress()
     try:
-        outcome = run_recipe(Path(args.file), options, progress)
-    except _Terminated:
-        progress.close()
-        print("terminated; what was finished is kept, the next run goes on from here", file=sys.stderr)
-        return 143
+        outcome = run_recipe(Path(args.file), options, progress, lambda: signals.number != 0)
     except KeyboardInterrupt:
         progress.close()
-        print("interrupted; what was finished is kept, the next run goes on from here", file=sys.stderr)
-        return 130
+        word = "terminated" if signals.number == signal.SIGTERM else "interrupted"
+        print(f"{word}; what was finished is kept, the next run goes on from here", file=sys.stderr)
+        return 128 + (signals.number or signal.SIGINT)
     finally:
         progress.close()
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     sink = Sink()
     sink.extend(outcome.diagnostics)
     if args.format == "json":
@@ -74,7 +85,12 @@ def run(args: argparse.Namespace) -> int:
         from recipelang.diagnostics.json import to_json
         from recipelang.run.results import results_json
 
-        print(json.dumps({**results_json(outcome), "diagnostics": to_json(sink)["diagnostics"]}, ensure_ascii=False))
+        print(
+            json.dumps(
+                {**results_json(outcome), "diagnostics": to_json(sink)["diagnostics"]},
+                ensure_ascii=False,
+            )
+        )
         return outcome.exit_code
     sys.stderr.flush()
     if outcome.record is not None:

@@ -1,7 +1,7 @@
 """Continue a prompt with a model: a published folder, a binding, or an artifact of the store.
 
-    recipe sample out/student "volcano:"
-    recipe sample medic.recipe:student "volcano:"
+recipe sample out/student "volcano:"
+recipe sample medic.recipe:student "volcano:"
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="a folder, FILE.recipe:NAME, NAME, or the start of an artifact's id")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a folder, FILE.recipe:NAME, NAME, or the start of an artifact's id",
+    )
     parser.add_argument("prompt", metavar="PROMPT", help="a text to continue")
     parser.add_argument("--backend", help="torch or jax [the first that is installed]")
     parser.add_argument("--tokens", type=int, default=64, help="the most tokens to add [64]")
@@ -42,5 +46,7 @@ def run(args: argparse.Namespace) -> int:
         row = {"schema": "recipelang/sample/1", "prompt": args.prompt, "text": text}
         print(json.dumps({**row, "artifact": model.artifact}, ensure_ascii=False))
     else:
-        print("".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in args.prompt + text))
+        print(
+            "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in args.prompt + text)
+        )
     return 0

@@ -86,7 +86,9 @@ def _train(session: Session, node: Node, inputs: Inputs) -> Manifest:
                 session.summaries[place] = told
             case _:
                 session.listener(
-                    Note(f"{place:<12} after {told.step} steps: {told.bits_per_byte:.3f} bits per byte")
+                    Note(
+                        f"{place:<12} after {told.step} steps: {told.bits_per_byte:.3f} bits per byte"
+                    )
                 )
 
     session.work[node] = folder
@@ -142,4 +144,3 @@ def _adapter_of(session: Session, inputs: Inputs) -> str:
         )  # fmt: skip
     found = Manifest("adapter", manifest.tensors, manifest.files, manifest.base)
     return session.store.put_manifest(found)
-

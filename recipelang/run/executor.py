@@ -56,11 +56,15 @@ def execute(session: Session, keeper: Keeper) -> tuple[Diagnostic, ...]:
             session.failed[step.node] = session.failed[_culprit(session, step)]
             keeper.failed(step, "blocked", 0.0)
         except RecipeError as error:
+            if session.stopped():
+                raise KeyboardInterrupt from error
             found = placed(session, step, error)
             wrong += found
             session.failed[step.node] = found[0]
             keeper.failed(step, "failed", time.monotonic() - started)
         except Exception as error:
+            if session.stopped():  # a library turned the interrupt into an error of its own
+                raise KeyboardInterrupt from error
             found = (_internal(session, step, error),)
             wrong += found
             session.failed[step.node] = found[0]
@@ -92,7 +96,7 @@ def _internal(session: Session, step: PlanStep, error: Exception) -> Diagnostic:
     trace = "".join(traceback.format_exception(error))
     keeper_note = session.keep_trace(place_of(step), trace)
     made = Diagnostic(
-        "E0902", "error", f"`{place_of(step)}` failed: {text[:300]}", None, (),
+        "E0903", "error", f"`{place_of(step)}` failed: {text[:300]}", None, (),
         (note, *([keeper_note] if keeper_note else [])),
         help="everything finished is kept; the next run goes on from here",
     )  # fmt: skip
@@ -142,7 +146,9 @@ def _source(session: Session, node: Node) -> None:
 
     if node not in session.ids:
         raise fault(
-            "E0723", f"`{node.attr('uri')}` is not on this machine", help="fetch it: `recipe fetch FILE`"
+            "E0723",
+            f"`{node.attr('uri')}` is not on this machine",
+            help="fetch it: `recipe fetch FILE`",
         )
 
 
@@ -189,7 +195,13 @@ def _take_hit(session: Session, keeper: Keeper, step: PlanStep, found: Found | N
 
 
 def _record(
-    session: Session, keeper: Keeper, step: PlanStep, artifact: str, seconds: float, *, inner: bool = False
+    session: Session,
+    keeper: Keeper,
+    step: PlanStep,
+    artifact: str,
+    seconds: float,
+    *,
+    inner: bool = False,
 ) -> None:
     """The artifact is durable: write its record, then the lock, then drop what served its making."""
     node = step.node
@@ -205,7 +217,9 @@ def _record(
         keeper.known(step)
         return
     session.ran[node] = seconds
-    row = StepRecord(place_of(step), node.op, "ran", round(seconds, 3), key.digest, artifact, backend)
+    row = StepRecord(
+        place_of(step), node.op, "ran", round(seconds, 3), key.digest, artifact, backend
+    )
     keeper.ran(step, row)
     folder = session.work.pop(node, None)
     if folder is not None and folder not in session.work.values():

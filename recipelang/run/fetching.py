@@ -36,7 +36,9 @@ def fetch_missing(program: Program, folder: Path, listener: Listener) -> bool:
     return bool(missing)
 
 
-def fetch_all(program: Program, listener: Listener, *, metadata: bool) -> list[tuple[str, Path, str]]:
+def fetch_all(
+    program: Program, listener: Listener, *, metadata: bool
+) -> list[tuple[str, Path, str]]:
     """Fetch every source of the hub: its URI, its folder, its commit. Raises RecipeError E0723."""
     return [_fetch(node, listener, metadata=metadata) for node in hub_sources(program)]
 

@@ -72,9 +72,7 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
     place = place_of(session.step(outputs[-1]))
 
     def report(told: RegionProgress) -> None:
-        session.listener(
-            StepProgress(place, told.tensors, told.of, told.bytes_written, "bytes")
-        )
+        session.listener(StepProgress(place, told.tensors, told.of, told.bytes_written, "bytes"))
 
     folder = session.store.root / "work" / identity
     made: dict[Node, str] = {}
@@ -87,7 +85,9 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
         run_region([(steps[node], writers[node]) for node in outputs], report=report)
         for node in outputs:
             step = steps[node]
-            kind = "delta" if isinstance(step, Step) and isinstance(step.type, DeltaType) else "model"
+            kind = (
+                "delta" if isinstance(step, Step) and isinstance(step.type, DeltaType) else "model"
+            )
             made[node] = _keep(session, writers[node], step, kind)
             session.work[node] = folder
     return made
@@ -136,7 +136,8 @@ def _operand(session: Session, node: Node, region: Region, memo: dict[Node, Oper
         operation = session.plan.state.lookup(node.op)
         assert operation is not None
         operands: Mapping[str, list[Operand]] = {
-            role: [_operand(session, n, region, memo) for n in nodes] for role, nodes in node.operands
+            role: [_operand(session, n, region, memo) for n in nodes]
+            for role, nodes in node.operands
         }
         memo[node] = made = make_step(operation, operands, dict(node.attrs))
         return made

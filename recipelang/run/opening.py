@@ -34,7 +34,9 @@ def _open(session: Session, node: Node) -> RuntimeValue:
     if operation is not None and operation.kind == "data":
         from recipelang.run.data import evaluate_data
 
-        inputs = {role: tuple(open_value(session, n) for n in nodes) for role, nodes in node.operands}
+        inputs = {
+            role: tuple(open_value(session, n) for n in nodes) for role, nodes in node.operands
+        }
         return evaluate_data(node, inputs, session.step(node).draws)
     if is_input(operation):
         from recipelang.run.sources import open_source

@@ -71,7 +71,9 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def new_run(recipe: Path, *, targets: tuple[str, ...] = (), params: dict[str, str] | None = None) -> RunRecord:
+def new_run(
+    recipe: Path, *, targets: tuple[str, ...] = (), params: dict[str, str] | None = None
+) -> RunRecord:
     """The record of a run that starts now; its id sorts by time."""
     started = _now()
     stamp = started.replace(":", "").replace("-", "").partition("+")[0]

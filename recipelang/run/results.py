@@ -116,7 +116,9 @@ def markdown(outcome: Outcome, plot: bool) -> str:
     record = outcome.record
     assert record is not None
     parts = [f"# {Path(record.recipe).name}, run {record.id}\n"]
-    parts.append(f"{record.outcome}; started {record.started}. {record.platform}. {record.versions}\n")
+    parts.append(
+        f"{record.outcome}; started {record.started}. {record.platform}. {record.versions}\n"
+    )
     for name, table in outcome.tables.items():
         parts += _table_markdown(name, table)
     if outcome.gates:
@@ -126,9 +128,7 @@ def markdown(outcome: Outcome, plot: bool) -> str:
         parts.append("".join(f"- {n}: {value_text(m)}\n" for n, m in sorted(measured.items())))
     parts.append("## Steps\n")
     head = ["step", "operation", "result", "seconds", "artifact"]
-    steps = [
-        [s.place, s.op, s.result, f"{s.seconds:.1f}", s.artifact[:12]] for s in record.steps
-    ]
+    steps = [[s.place, s.op, s.result, f"{s.seconds:.1f}", s.artifact[:12]] for s in record.steps]
     parts.append(_markdown_table([head, *steps]))
     if plot:
         parts.append("![losses](losses.png)\n")

@@ -9,7 +9,7 @@ Example:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,9 +55,12 @@ class RunOptions:
     offline: bool = False
 
 
-def run_recipe(path: Path, options: RunOptions, listener: Listener = _silent) -> Outcome:
+def run_recipe(
+    path: Path, options: RunOptions, listener: Listener = _silent,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Outcome:  # fmt: skip
     """Run the recipe in a file. Faults are in the outcome; an interrupt is raised, with everything
-    that was finished kept."""
+    that was finished kept. ``stopped`` tells of a signal that some library may have swallowed."""
     from recipelang.checking import check
 
     checked = check(path, dict(options.settings))
@@ -72,7 +75,7 @@ def run_recipe(path: Path, options: RunOptions, listener: Listener = _silent) ->
     if checked.program is None or checked.sink.has_errors:
         return _refused((), checked.sink)
     try:
-        outcome = run_program(checked.program, path, options, listener)
+        outcome = run_program(checked.program, path, options, listener, stopped)
     except RecipeError as error:
         return _refused(error.diagnostics, checked.sink)
     return replace(outcome, diagnostics=(*checked.sink, *outcome.diagnostics))
@@ -87,8 +90,9 @@ def _refused(diagnostics: tuple[Diagnostic, ...], sink: Sink) -> Outcome:
 
 
 def run_program(
-    program: Program, path: Path, options: RunOptions, listener: Listener = _silent
-) -> Outcome:
+    program: Program, path: Path, options: RunOptions, listener: Listener = _silent,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Outcome:  # fmt: skip
     """Run a checked program. Raises RecipeError for what speaks against the run before it starts."""
     from recipelang.plan.make import make_plan
 
@@ -109,8 +113,8 @@ def run_program(
     record = new_run(path, targets=options.targets, params=dict(options.settings))
     session = Session(
         plan, store, view, listener, record.id, wanted=options.backend,
-        named=options.backend or plan.backend or before.backend,
-    )
+        named=options.backend or plan.backend or before.backend, stopped=stopped,
+    )  # fmt: skip
     writes = not options.locked and (not options.settings or options.write_lock)
     params = dict(options.settings) if options.write_lock else {}
     keeper = Keeper(session, record, path, before, writes, options.locked, params=params)
@@ -179,7 +183,11 @@ def _judge(session: Session, keeper: Keeper, wrong: tuple[Diagnostic, ...]) -> O
     outcome = Outcome(0, wrong, tables=tables, measured=named, gates=gates, built=_built(session))
     if wrong:
         return replace(outcome, exit_code=4)
-    failed = [(root, gate) for root, gate in zip(plan.gates, gates, strict=True) if gate.hard and not gate.passed]
+    failed = [
+        (root, gate)
+        for root, gate in zip(plan.gates, gates, strict=True)
+        if gate.hard and not gate.passed
+    ]
     if failed:
         found = tuple(_gate_fault(root, gate) for root, gate in failed)
         return replace(outcome, exit_code=3, diagnostics=(*wrong, *found))
@@ -266,7 +274,9 @@ def _finish(session: Session, keeper: Keeper, outcome: Outcome, ending: str) -> 
         if keeper.writes_lock:
             keeper.save()
     except RecipeError as error:
-        outcome = replace(outcome, exit_code=4, diagnostics=(*outcome.diagnostics, *error.diagnostics))
+        outcome = replace(
+            outcome, exit_code=4, diagnostics=(*outcome.diagnostics, *error.diagnostics)
+        )
     keeper.close(ending)
     outcome = replace(outcome, record=keeper.record, changed=changed)
     if not session.store.writable:
@@ -292,7 +302,9 @@ def _write_report(session: Session, outcome: Outcome) -> Outcome:
         histories = {place: summary.history for place, summary in session.summaries.items()}
         plot = plot_losses(histories, folder / "losses.png")
         if not plot:
-            notes.append("no loss plot: matplotlib is not installed (`pip install 'recipelang[plot]'`)")
+            notes.append(
+                "no loss plot: matplotlib is not installed (`pip install 'recipelang[plot]'`)"
+            )
     outcome = replace(outcome, folder=folder, notes=tuple(notes))
     (folder / "report.md").write_text(markdown(outcome, plot), encoding="utf-8")
     text = json.dumps(results_json(outcome), indent=1, ensure_ascii=False) + "\n"

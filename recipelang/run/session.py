@@ -9,6 +9,7 @@ Example: ``Session(plan, store, view, ...)``; :mod:`recipelang.run.executor` dri
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ class Session:
     ``wanted`` is the backend of ``--backend``, None where any in the lock will do; ``named`` is the
     one that computes what is missing. ``ids`` are content ids by current node (of a source its step
     id, of data the digest of its key, of all else the artifact's id); ``found`` the records they came
-    from; ``failed`` the nodes that failed.
+    from; ``failed`` the nodes that failed. ``stopped`` says whether a signal asked the run to end.
     """
 
     plan: Plan
@@ -51,6 +52,7 @@ class Session:
     run_id: str
     wanted: str | None = None
     named: str | None = None
+    stopped: Callable[[], bool] = lambda: False
     ids: dict[Node, str] = field(default_factory=dict[Node, str])
     keys: dict[Node, ActionKey] = field(default_factory=dict[Node, ActionKey])
     found: dict[Node, Found] = field(default_factory=dict[Node, Found])
@@ -124,5 +126,3 @@ def placed(session: Session, step: PlanStep, error: RecipeError) -> tuple[Diagno
         return error.diagnostics
     label = Label(span, f"while `{place_of(step)}` was computed")
     return tuple(d if d.primary else replace(d, primary=label) for d in error.diagnostics)
-
-

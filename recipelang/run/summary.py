@@ -48,7 +48,10 @@ def table_rows(table: Table, metric: str) -> list[list[str]]:
 def means(table: Table, metric: str) -> dict[str, float]:
     """For each model the plain mean of the metric over the datasets."""
     count = len(table.datasets)
-    return {m: sum(table.cells[m][d][metric].value for d in table.datasets) / count for m in table.models}
+    return {
+        m: sum(table.cells[m][d][metric].value for d in table.datasets) / count
+        for m in table.models
+    }
 
 
 def sentence(table: Table, metric: str) -> str:
@@ -86,7 +89,11 @@ def _on_one(table: Table, metric: str, word: str, lower: bool) -> str:
     top = found[best]
     near = [m for m in table.models if m != best and _overlap(top, found[m])]
     names = ", ".join(f"`{m}`" for m in near)
-    say = f"the interval of {names} overlaps it" if len(near) == 1 else f"the intervals of {names} overlap it"
+    say = (
+        f"the interval of {names} overlaps it"
+        if len(near) == 1
+        else f"the intervals of {names} overlap it"
+    )
     rest = say if near else "its interval lies clear of every other"
     return f"{word} {metric} on {data}: `{best}` at {_short(top.value)}; {rest}."
 

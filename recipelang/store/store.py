@@ -191,7 +191,11 @@ class Store:
             return False
         if not all(self.has(digest) for digest in _objects(manifest)):
             return False
-        return not manifest.base or self.manifest(manifest.base) is None or self.is_whole(manifest.base)
+        return (
+            not manifest.base
+            or self.manifest(manifest.base) is None
+            or self.is_whole(manifest.base)
+        )
 
     def artifacts(self, prefix: str = "") -> tuple[str, ...]:
         """The identities of all artifacts that start with ``prefix``, sorted."""

@@ -124,7 +124,9 @@ def _replay(
             case ("fsync", path) if path in now:
                 durable_bytes[now[path]] = bytes_now[now[path]]
             case ("fsync", path):
-                ready = [e for e in pending if os.path.dirname(e[2] if e[0] == "move" else e[1]) == path]
+                ready = [
+                    e for e in pending if os.path.dirname(e[2] if e[0] == "move" else e[1]) == path
+                ]
                 for entry in ready:
                     _arrive(durable, entry)
                 pending = [e for e in pending if e not in ready]
@@ -171,7 +173,9 @@ def _steps(store: Store, recipe: Path) -> None:
     """What a run does, step by step."""
     lock = Lock()
     for i in range(3):
-        artifact = store.put_manifest(Manifest("model", files={"config.json": store.put_bytes(_object(i))}))
+        artifact = store.put_manifest(
+            Manifest("model", files={"config.json": store.put_bytes(_object(i))})
+        )
         lock = _record(store, recipe, lock, i, artifact)
 
 
@@ -216,7 +220,9 @@ def _sound(store: Store, artifact: str) -> bool:
     return all(hashlib.sha256(store.object_path(d).read_bytes()).hexdigest() == d for d in objects)
 
 
-def _bad_states(tmp_path: Path, work: Callable[[Store, Path], None], patch: pytest.MonkeyPatch) -> tuple[int, int]:
+def _bad_states(
+    tmp_path: Path, work: Callable[[Store, Path], None], patch: pytest.MonkeyPatch
+) -> tuple[int, int]:
     """How many crash states there are, and how many of them are not legal."""
     home = tmp_path / "home"
     home.mkdir()

@@ -184,7 +184,12 @@ def test_a_damaged_digest_cache_is_ignored(store: Store, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(errno.ENOSPC, "E0852"), (errno.EDQUOT, "E0852"), (errno.EACCES, "E0851"), (errno.EROFS, "E0851")],
+    [
+        (errno.ENOSPC, "E0852"),
+        (errno.EDQUOT, "E0852"),
+        (errno.EACCES, "E0851"),
+        (errno.EROFS, "E0851"),
+    ],
 )
 @pytest.mark.parametrize("call", ["write", "fsync", "rename", "open"])
 def test_a_failing_disk_is_a_diagnostic(
