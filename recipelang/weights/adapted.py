@@ -30,8 +30,8 @@ __all__ = ["Adapted"]
 
 @dataclass(frozen=True, eq=False)
 class Adapted:
-    """A :class:`~recipelang.weights.checkpoint.Checkpoint`: ``base`` with ``adapter`` (PEFT names and
-    configuration) in it."""
+    """A :class:`~recipelang.weights.checkpoint.Checkpoint`: ``base`` with ``adapter`` (PEFT names
+    and configuration) in it."""
 
     base: Checkpoint
     adapter: Checkpoint

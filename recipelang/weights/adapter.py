@@ -4,7 +4,8 @@ Example:
     >>> pairs({"r": 2, "lora_alpha": 4}, ["base_model.model.model.norm.lora_A.weight"])
     Traceback (most recent call last):
     ...
-    recipelang.diagnostics.diagnostic.RecipeError: E0733: the adapter has `model.norm` without its `lora_B`
+    recipelang.diagnostics.diagnostic.RecipeError: E0733: the adapter has `model.norm` without its
+    `lora_B`
 """
 
 from __future__ import annotations
@@ -21,13 +22,22 @@ from recipelang.ops.spec import Fault
 from recipelang.sources import locate
 from recipelang.types import AdapterType, ModelType, TensorInfo
 from recipelang.weights.safetensors import Entry, read_header
-from recipelang.weights.strict_json import parse_object, read_small, readable
+from recipelang.weights.strict_json import as_object, parse_object, read_small, readable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["AdapterFolder", "AdapterTensor", "Pair", "adapter_config", "adapter_type", "check_fits", "open_adapter", "pairs"]
+__all__ = [
+    "AdapterFolder",
+    "AdapterTensor",
+    "Pair",
+    "adapter_config",
+    "adapter_type",
+    "check_fits",
+    "open_adapter",
+    "pairs",
+]
 
 PREFIX = "base_model.model."
 MAX_RANK = 65_536
@@ -36,7 +46,8 @@ WEIGHTS = "adapter_model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The change of one weight: ``scale * B A`` with A (rank, in) and B (out, rank), by tensor names."""
+    """The change of one weight: ``scale * B A`` with A (rank, in) and B (out, rank), by tensor
+    names."""
 
     a: str
     b: str
@@ -66,7 +77,8 @@ class AdapterFolder:
 
     @classmethod
     def open(cls, path: Path) -> AdapterFolder:
-        """Read configuration and header. Raises RecipeError E0733 (not a LoRA that is read), E0727."""
+        """Read configuration and header. Raises RecipeError E0733 (not a LoRA that is read),
+        E0727."""
         file = path / "adapter_config.json"
         if not file.is_file():
             raise fault("E0733", f"`{path}` has no `adapter_config.json`")
@@ -91,15 +103,21 @@ class AdapterFolder:
         """Nothing is kept between reads."""
 
 
-def open_adapter(uri: str, revision: str | None = None, *, folder: Path | None = None) -> AdapterFolder:
+def open_adapter(
+    uri: str, revision: str | None = None, *, folder: Path | None = None
+) -> AdapterFolder:
     """The adapter at a URI. Raises RecipeError of band E07."""
     place = locate(uri, revision, folder=folder)
     if place is None:
-        raise fault("E0723", f"`{uri}` is not on this machine", help="fetch it: `recipe fetch FILE`")
+        raise fault(
+            "E0723", f"`{uri}` is not on this machine", help="fetch it: `recipe fetch FILE`"
+        )
     return AdapterFolder.open(place.path)
 
 
-def adapter_type(uri: str, revision: str | None = None, *, folder: Path | None = None) -> AdapterType:
+def adapter_type(
+    uri: str, revision: str | None = None, *, folder: Path | None = None
+) -> AdapterType:
     """The type of the adapter at a URI; all None when it was not fetched yet."""
     place = locate(uri, revision, folder=folder)
     if place is None:
@@ -112,7 +130,8 @@ def pairs(
     config: Mapping[str, object], tensors: Iterable[str], where: str = "the adapter"
 ) -> dict[str, Pair]:
     """Weight name -> its pair. The scale is alpha / r, or alpha / sqrt(r) with ``use_rslora``
-    (Kalajdzievski 2023, arXiv 2312.03732); ``rank_pattern`` and ``alpha_pattern`` give other values by name.
+    (Kalajdzievski 2023, arXiv 2312.03732); ``rank_pattern`` and ``alpha_pattern`` give other values
+    by name.
 
     Raises RecipeError E0733 for a kind of adapter that is not plain LoRA.
     """
@@ -120,9 +139,16 @@ def pairs(
     found: dict[str, dict[str, str]] = {}
     for name in tensors:
         module, _, part = name.removeprefix(PREFIX).rpartition(".lora_")
-        side = {"A.weight": "a", "B.weight": "b", "A.default.weight": "a", "B.default.weight": "b"}.get(part)
+        side = {
+            "A.weight": "a",
+            "B.weight": "b",
+            "A.default.weight": "a",
+            "B.default.weight": "b",
+        }.get(part)
         if side is None or not module:
-            raise fault("E0733", f"{where} has the tensor `{readable(name)}`, which is not of a LoRA")
+            raise fault(
+                "E0733", f"{where} has the tensor `{readable(name)}`, which is not of a LoRA"
+            )
         found.setdefault(module, {})[side] = name
     result: dict[str, Pair] = {}
     for module, sides in sorted(found.items()):
@@ -134,7 +160,8 @@ def pairs(
 
 
 def check_fits(adapter: AdapterType, model: ModelType, *, at: str) -> None:
-    """Every weight that the adapter changes is in the model with the right shape. Raises Fault E0610."""
+    """Every weight that the adapter changes is in the model with the right shape. Raises Fault
+    E0610."""
     if adapter.config is None or adapter.tensors is None or model.tensors is None:
         return
     for weight, pair in pairs(adapter.config, adapter.tensors).items():
@@ -147,17 +174,26 @@ def check_fits(adapter: AdapterType, model: ModelType, *, at: str) -> None:
         a, b = adapter.tensors[pair.a].shape, adapter.tensors[pair.b].shape
         if len(a) != 2 or len(b) != 2 or a[0] != b[1] or (b[0], a[1]) != info.shape:
             raise Fault(
-                "E0610", f"the adapter changes `{weight}` by {list(b)} times {list(a)}, but the model's "
-                f"is {list(info.shape)}", at=at, help="apply it to the model that it was trained on",
-            )  # fmt: skip
+                "E0610",
+                f"the adapter changes `{weight}` by {list(b)} times {list(a)}, but the model's "
+                f"is {list(info.shape)}",
+                at=at,
+                help="apply it to the model that it was trained on",
+            )
 
 
 def adapter_config(
-    *, rank: int, alpha: float, targets: Iterable[str], dropout: float = 0.0, base: str | None = None
+    *,
+    rank: int,
+    alpha: float,
+    targets: Iterable[str],
+    dropout: float = 0.0,
+    base: str | None = None,
 ) -> bytes:
-    """adapter_config.json as PEFT reads it; ``targets`` are weight names, given as their last parts."""
+    """adapter_config.json as PEFT reads it; ``targets`` are weight names, given as their last
+    parts."""
     modules = sorted({name.removesuffix(".weight").rpartition(".")[2] for name in targets})
-    document = {
+    document: dict[str, object] = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "inference_mode": True, "r": rank,
         "lora_alpha": alpha, "lora_dropout": dropout, "bias": "none", "fan_in_fan_out": False,
         "use_rslora": False, "use_dora": False, "modules_to_save": None, "rank_pattern": {},
@@ -182,16 +218,20 @@ def _scale(config: Mapping[str, object], module: str, where: str) -> float:
     rank = _pattern(config.get("rank_pattern"), module, config.get("r"))
     alpha = _pattern(config.get("alpha_pattern"), module, config.get("lora_alpha"))
     if type(rank) is not int or not 1 <= rank <= MAX_RANK:
-        raise fault("E0733", f"{where}: the rank `r` is {readable(repr(rank), 30)}, expected 1 to {MAX_RANK}")
+        raise fault(
+            "E0733",
+            f"{where}: the rank `r` is {readable(repr(rank), 30)}, expected 1 to {MAX_RANK}",
+        )
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not isfinite(alpha):
-        raise fault("E0733", f"{where}: `lora_alpha` is {readable(repr(alpha), 30)}, expected a number")
+        raise fault(
+            "E0733", f"{where}: `lora_alpha` is {readable(repr(alpha), 30)}, expected a number"
+        )
     return alpha / sqrt(rank) if config.get("use_rslora") is True else alpha / rank
 
 
 def _pattern(table: object, module: str, default: object) -> object:
     """PEFT's rule: a key matches a module that ends with it, after a dot or whole."""
-    if isinstance(table, dict):
-        for key, value in table.items():
-            if module == key or module.endswith(f".{key}"):
-                return value
+    for key, value in (as_object(table) or {}).items():
+        if module == key or module.endswith(f".{key}"):
+            return value
     return default

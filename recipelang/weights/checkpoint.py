@@ -46,5 +46,6 @@ class Checkpoint(Protocol):
         ...
 
     def release(self, name: str) -> None:
-        """Say that the tensor's pages are not needed any more (so that mapped pages do not pile up)."""
+        """Say that the tensor's pages are not needed any more (so that mapped pages do not pile
+        up)."""
         ...

@@ -1,7 +1,7 @@
 """Whether models fit together in one weight operation, and what type the result has.
 
-The rules complain by raising :class:`~recipelang.ops.spec.Fault`; what is not known yet (a model that
-was not fetched) is not complained about.
+The rules complain by raising :class:`~recipelang.ops.spec.Fault`; what is not known yet (a model
+that was not fetched) is not complained about.
 
 Example:
     >>> merged_type(Typed({"inputs": (a, b)}, {"dtype": None}))      # doctest: +SKIP
@@ -17,7 +17,14 @@ from recipelang.types import DTYPE_NAMES, DeltaType, ModelType, TensorInfo, Type
 from recipelang.weights.metadata import recast, with_dtype
 from recipelang.weights.vocabulary import first_difference
 
-__all__ = ["check_same", "delta_tensors", "merged_type", "model_of", "streaming_cost", "wanted_dtype"]
+__all__ = [
+    "check_same",
+    "delta_tensors",
+    "merged_type",
+    "model_of",
+    "streaming_cost",
+    "wanted_dtype",
+]
 
 SHAPE_KEYS = (
     "model_type", "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads",
@@ -43,14 +50,16 @@ def wanted_dtype(typed: Typed) -> str | None:
 
 
 def model_of(type_: Type | None) -> ModelType:
-    """The model type behind an operand (a delta's is that of its models); unknown where it is none."""
+    """The model type behind an operand (a delta's is that of its models); unknown where it is
+    none."""
     if isinstance(type_, DeltaType):
         return type_.of
     return type_ if isinstance(type_, ModelType) else ModelType()
 
 
 def delta_tensors(model: ModelType) -> dict[str, TensorInfo] | None:
-    """The table of a difference of two such models: floating-point tensors only, float32 (F64 stays)."""
+    """The table of a difference of two such models: floating-point tensors only, float32 (F64
+    stays)."""
     if model.tensors is None:
         return None
     floats = {n: i for n, i in model.tensors.items() if i.dtype in ("F32", "F16", "BF16", "F64")}
@@ -72,7 +81,8 @@ def check_same(models: list[tuple[str, str, ModelType]]) -> None:
 
 
 def streaming_cost(typed: Typed, result: Type, *, levels: int = 0) -> Cost:
-    """A pass over all operands that writes the result; ``levels`` of statistics use the whole budget."""
+    """A pass over all operands that writes the result; ``levels`` of statistics use the whole
+    budget."""
     inputs = [model_of(t) for types in typed.types.values() for t in types]
     read = sum(m.bytes or 0 for m in inputs)
     written = model_of(result).bytes or 0
@@ -98,9 +108,12 @@ def _check_configs(name: str, a: ModelType, at: str, other: str, b: ModelType) -
         left, right = _config_value(a, key), _config_value(b, key)
         if left != right:
             raise Fault(
-                "E0601", f"`{name}` and `{other}` have different shapes: `{key}` is {left} and {right}",
-                at=at, label=f"`{key}` is {right} here", help=_shape_help(key),
-            )  # fmt: skip
+                "E0601",
+                f"`{name}` and `{other}` have different shapes: `{key}` is {left} and {right}",
+                at=at,
+                label=f"`{key}` is {right} here",
+                help=_shape_help(key),
+            )
 
 
 def _config_value(model: ModelType, key: str) -> object:
@@ -149,9 +162,12 @@ def _check_vocabulary(name: str, a: ModelType, at: str, other: str, b: ModelType
     difference = first_difference(a.tokenizer, b.tokenizer)
     if difference:
         raise Fault(
-            "E0602", f"`{name}` and `{other}` have different vocabularies: {difference}", at=at,
-            help="merge models with one tokenizer: the rows of their embeddings mean the same tokens",
-        )  # fmt: skip
+            "E0602",
+            f"`{name}` and `{other}` have different vocabularies: {difference}",
+            at=at,
+            help="merge models with one tokenizer: the rows of their embeddings mean the same "
+            "tokens",
+        )
 
 
 __all__ += ["recast"]

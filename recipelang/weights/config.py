@@ -40,7 +40,9 @@ def check_config(config: Mapping[str, object], where: str) -> None:
             continue
         if type(value) is not int or not 0 < value <= limit:
             shown = readable(repr(value), 40)
-            raise fault("E0728", f"`{where}`: `{key}` is {shown}, expected a whole number in [1, {limit}]")
+            raise fault(
+                "E0728", f"`{where}`: `{key}` is {shown}, expected a whole number in [1, {limit}]"
+            )
     model_type = config.get("model_type")
     if model_type is not None and not isinstance(model_type, str):
         raise fault("E0728", f"`{where}`: `model_type` is not a text")

@@ -1,8 +1,9 @@
 """Runs a region: every tensor of its results, in parallel, under a memory budget.
 
-Tensors are the unit of work. A worker reads, computes and writes its tensor block by block while the
-others do the same, so reading, computing and writing overlap. What a tensor needs in memory is taken
-from the budget before it starts; one that needs more than the whole budget is read block by block.
+Tensors are the unit of work. A worker reads, computes and writes its tensor block by block while
+the others do the same, so reading, computing and writing overlap. What a tensor needs in memory is
+taken from the budget before it starts; one that needs more than the whole budget is read block by
+block.
 
 Example:
     >>> stats = run_region([(soup, writer)])      # doctest: +SKIP
@@ -62,11 +63,12 @@ def run_region(
     outputs: Sequence[tuple[Operand, ModelWriter]], *, budget_bytes: int = BUDGET_BYTES,
     threads: int | None = None, report: Callable[[RegionProgress], None] | None = None,
 ) -> RegionStats:  # fmt: skip
-    """Compute every tensor of every output (a step, or a checkpoint that is copied) into its writer.
+    """Compute every tensor of every output (a step, or a checkpoint that is copied) into its
+    writer.
 
-    Results do not depend on ``budget_bytes`` or ``threads`` (as many as processors when None). Tensors
-    that a writer has already are left. The caller finishes the writers. Raises RecipeError: E0620
-    (infinities or NaN), E0621, E0735 (an input changed), E0736 (no space).
+    Results do not depend on ``budget_bytes`` or ``threads`` (as many as processors when None).
+    Tensors that a writer has already are left. The caller finishes the writers. Raises RecipeError:
+    E0620 (infinities or NaN), E0621, E0735 (an input changed), E0736 (no space).
     """
     memo: Memo = {}
     jobs = [
@@ -182,5 +184,3 @@ def _leaves(source: Source) -> Iterator[Leaf]:
     for node in walk(source):
         if isinstance(node, Leaf):
             yield node
-
-

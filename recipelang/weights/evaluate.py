@@ -1,7 +1,7 @@
 """Computes one tensor of a region: statistics first, then its blocks in order.
 
-Where the stored tensors it needs fit the budget they are read once and held; otherwise they are read
-block by block, once for each level of statistics and once for the result. Blocks depend on the
+Where the stored tensors it needs fit the budget they are read once and held; otherwise they are
+read block by block, once for each level of statistics and once for the result. Blocks depend on the
 tensor's shape alone, so both ways give the same bits.
 """
 
@@ -166,7 +166,9 @@ class Evaluation:
                 else:
                     stored = self._stored(source, block, seen, check=check)
                     if check and isinstance(source, Leaf) and not node.allow:
-                        _check_finite(stored, source.info, source.name, f"an input of `{node.verb}`")
+                        _check_finite(
+                            stored, source.info, source.name, f"an input of `{node.verb}`"
+                        )
                     blocks.append(widen(stored, dtype))
             inputs[role] = tuple(blocks)
         inputs[WHOLE] = self._whole.get(id(node), ())
@@ -213,9 +215,10 @@ class Evaluation:
         for other in others:
             if not np.array_equal(first, other):
                 raise fault(
-                    "E0621", f"`{_name(source)}` is a {source.info.dtype} tensor that differs between the "
+                    "E0621",
+                    f"`{_name(source)}` is a {source.info.dtype} tensor that differs between the "
                     "models, and only floating-point tensors are merged",
-                )  # fmt: skip
+                )
         return first
 
 

@@ -1,4 +1,5 @@
-"""A model in a Hugging Face folder: ``config.json``, safetensors (one file or shards), tokenizer files.
+"""A model in a Hugging Face folder: ``config.json``, safetensors (one file or shards), tokenizer
+files.
 
 Headers are read with the standard library; numpy is imported when a tensor is read. Nothing in the
 folder is ever run: pickle weights and configurations that name code are refused.
@@ -21,7 +22,7 @@ from recipelang.diagnostics import RecipeError, fault
 from recipelang.types import TensorInfo
 from recipelang.weights.config import check_config, is_tied
 from recipelang.weights.safetensors import Entry, Header, read_header
-from recipelang.weights.strict_json import parse_object, read_small, readable
+from recipelang.weights.strict_json import as_object, parse_object, read_small, readable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +41,8 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 @dataclass(frozen=True, eq=False)
 class Folder:
-    """A :class:`~recipelang.weights.checkpoint.Checkpoint` over a folder. Open it with :meth:`open`."""
+    """A :class:`~recipelang.weights.checkpoint.Checkpoint` over a folder. Open it with
+    :meth:`open`."""
 
     path: Path
     config: Mapping[str, object]
@@ -51,17 +53,12 @@ class Folder:
     @classmethod
     def open(cls, path: Path) -> Folder:
         """Read configuration and headers. Raises RecipeError of band E07."""
-        file = path / "config.json"
-        if not file.is_file():
-            raise fault(
-                "E0728", f"`{path}` has no `config.json`",
-                help="name a folder in Hugging Face layout, or a `.gguf` file",
-            )  # fmt: skip
-        config = parse_object(read_small(file, "E0728"), str(file), "E0728")
-        check_config(config, str(file))
+        config = read_config(path)
         places = _places(path)
         if is_tied(config) and "model.embed_tokens.weight" in places:
-            places.pop("lm_head.weight", None)  # a second copy of the embedding, by the configuration
+            places.pop(
+                "lm_head.weight", None
+            )  # a second copy of the embedding, by the configuration
         tensors = {name: entry.info for name, (_, entry) in sorted(places.items())}
         files: dict[str, Path | bytes] = {n: path / n for n in AUXILIARY if (path / n).is_file()}
         return cls(path, config, tensors, files, places)
@@ -75,6 +72,19 @@ class Folder:
 
     def release(self, name: str) -> None:
         """Nothing is kept between reads."""
+
+
+def read_config(path: Path) -> dict[str, object]:
+    """config.json of a folder, checked. Raises RecipeError E0728, E0729."""
+    file = path / "config.json"
+    if not file.is_file():
+        raise fault(
+            "E0728", f"`{path}` has no `config.json`",
+            help="name a folder in Hugging Face layout, or a `.gguf` file",
+        )  # fmt: skip
+    config = parse_object(read_small(file, "E0728"), str(file), "E0728")
+    check_config(config, str(file))
+    return config
 
 
 def weight_files(path: Path) -> tuple[Path, ...]:
@@ -112,17 +122,20 @@ def _places(path: Path) -> dict[str, tuple[Path, Entry]]:
 
 def _index(file: Path) -> dict[str, str]:
     document = parse_object(read_small(file, "E0725"), str(file), "E0725")
-    table = document.get("weight_map")
-    if not isinstance(table, dict) or any(not isinstance(v, str) for v in table.values()):
+    written = as_object(document.get("weight_map"))
+    table = {key: v for key, v in (written or {}).items() if isinstance(v, str)}
+    if written is None or len(table) != len(written):
         raise fault("E0725", f"`{file}`: `weight_map` must map tensors to file names")
-    for name in set(table.values()):
+    for name in sorted(set(table.values())):
         bad = not name or name.startswith((".", "-")) or any(c in name for c in "/\\:\0")
         if bad or not name.isprintable():
             raise fault(
-                "E0725", f'`{file}`: the shard name "{readable(name)}" must be a plain file name',
-                help="shards lie beside the index; do not use this folder unless you trust its source",
-            )  # fmt: skip
-    return {str(key): str(value) for key, value in table.items()}
+                "E0725",
+                f'`{file}`: the shard name "{readable(name)}" must be a plain file name',
+                help="shards lie beside the index; do not use this folder unless you trust its "
+                "source",
+            )
+    return table
 
 
 def _check_index(path: Path, headers: list[Header]) -> None:
@@ -134,11 +147,14 @@ def _check_index(path: Path, headers: list[Header]) -> None:
             continue
         where = f"the index puts it in `{table[name]}`" if name in table else "the index lacks it"
         there = f"it is in `{found[name]}`" if name in found else "no shard has it"
-        raise fault("E0726", f"`{path / INDEX}` is wrong about `{readable(name)}`: {where}, {there}")
+        raise fault(
+            "E0726", f"`{path / INDEX}` is wrong about `{readable(name)}`: {where}, {there}"
+        )
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """The real path of a shard, which must be in the folder (or in the same repository of the hub's cache)."""
+    """The real path of a shard, which must be in the folder (or in the same repository of the hub's
+    cache)."""
     try:
         real, home = (folder / name).resolve(strict=True), folder.resolve(strict=True)
     except (OSError, RuntimeError):
@@ -160,11 +176,13 @@ def _refuse_pickles(path: Path) -> None:
 def pickle_fault(path: Path, name: str) -> RecipeError:
     """The refusal of pickle weights, with the command that converts them."""
     command = (
-        "python -c \"import sys, torch, safetensors.torch as s; s.save_file({k: v.clone() for k, v in "
+        'python -c "import sys, torch, safetensors.torch as s; '
+        "s.save_file({k: v.clone() for k, v in "
         "torch.load(sys.argv[1], weights_only=True).items()}, sys.argv[2], {'format': 'pt'})\" "
         f"{os.fspath(path / name)} {os.fspath(path / 'model.safetensors')}"
     )
     return fault(
-        "E0727", f"`{path}` holds only pickle weights (`{readable(name)}`), which can run code; not loaded",
+        "E0727",
+        f"`{path}` holds only pickle weights (`{readable(name)}`), which can run code; not loaded",
         help=f"if you trust the file, convert it: `{command}`",
-    )  # fmt: skip
+    )

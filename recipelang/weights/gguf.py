@@ -38,7 +38,8 @@ PLAIN = {"F32": "F32", "F16": "F16", "BF16": "BF16", "F64": "F64"}
 
 @dataclass(frozen=True, eq=False)
 class GgufModel:
-    """A :class:`~recipelang.weights.checkpoint.Checkpoint` over a GGUF file. Open it with :meth:`open`."""
+    """A :class:`~recipelang.weights.checkpoint.Checkpoint` over a GGUF file. Open it with
+    :meth:`open`."""
 
     header: GgufHeader
     config: Mapping[str, object]
@@ -49,7 +50,8 @@ class GgufModel:
     def open(cls, path: Path, dtype: str = "BF16") -> GgufModel:
         """Read the header. ``dtype`` (a safetensors name) is what tensors are rounded to.
 
-        Raises RecipeError E0730 (damage) or E0731 (an architecture, tensor or quantisation not known).
+        Raises RecipeError E0730 (damage) or E0731 (an architecture, tensor or quantisation not
+        known).
         """
         header = read_gguf(path)
         config = set_dtype(config_of(header), dtype)
@@ -60,17 +62,24 @@ class GgufModel:
             if target is None:
                 if IGNORED.fullmatch(name):
                     continue
-                raise fault("E0731", f"`{path}` has the tensor `{name}`, which is not read from GGUF")
+                raise fault(
+                    "E0731", f"`{path}` has the tensor `{name}`, which is not read from GGUF"
+                )
             tensors[target], places[target] = TensorInfo(dtype, tensor.shape), name
         return cls(header, config, dict(sorted(tensors.items())), places)
 
-    @cached_property
+    @property
     def files(self) -> Mapping[str, Path | bytes]:
         """Tokenizer files, built from the header's fields when first asked for."""
+        return self._tokenizer
+
+    @cached_property
+    def _tokenizer(self) -> Mapping[str, Path | bytes]:
         return dict(tokenizer_files(self.header))
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:
-        """Elements ``[start, stop)``, dequantised and rounded. Raises RecipeError E0732 without ``gguf``."""
+        """Elements ``[start, stop)``, dequantised and rounded. Raises RecipeError E0732 without
+        ``gguf``."""
         from recipelang.weights.numbers import narrow
 
         info = self.tensors[name]
@@ -99,14 +108,16 @@ class GgufModel:
             return _dequantise(tensor.kind, rows).reshape(1, -1)
         if interleaved:
             return _dequantise(
-                tensor.kind, self._gather(tensor, self._order(name, np.arange(first, last)), row_bytes)
+                tensor.kind,
+                self._gather(tensor, self._order(name, np.arange(first, last)), row_bytes),
             )
         raw = np.empty((last - first, row_bytes), np.uint8)
         read_bytes(self.header.path, tensor.start + first * row_bytes, raw.reshape(-1))
         return _dequantise(tensor.kind, raw)
 
     def _order(self, name: str, rows: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Where the file keeps these rows: half ``p``, pair ``j`` of a head is stored at ``2 j + p``."""
+        """Where the file keeps these rows: half ``p``, pair ``j`` of a head is stored at ``2 j +
+        p``."""
         dim = self.config["head_dim"]
         assert isinstance(dim, int)
         head, within = rows // dim, rows % dim

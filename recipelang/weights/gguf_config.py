@@ -16,20 +16,23 @@ from recipelang.weights.config import check_config
 from recipelang.weights.gguf_header import GgufHeader
 from recipelang.weights.gguf_names import ARCHITECTURES
 from recipelang.weights.safetensors import open_regular
-from recipelang.weights.strict_json import readable
+from recipelang.weights.strict_json import as_list, readable
 
 __all__ = ["config_of", "shortest"]
 
 
 def config_of(header: GgufHeader) -> dict[str, object]:
-    """config.json of the model. Raises RecipeError E0731 for what is not known, E0730 for damage."""
+    """config.json of the model. Raises RecipeError E0731 for what is not known, E0730 for
+    damage."""
     architecture = header.value("general.architecture")
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise fault(
-            "E0731", f"`{header.path}` holds the architecture `{readable(str(architecture))}`, "
+            "E0731",
+            f"`{header.path}` holds the architecture `{readable(str(architecture))}`, "
             "which is not read from GGUF",
-            help=f"known: {', '.join(ARCHITECTURES)}; other models are read from safetensors folders",
-        )  # fmt: skip
+            help=f"known: {', '.join(ARCHITECTURES)}; other models are read from safetensors "
+            f"folders",
+        )
     heads = _whole(header, "attention.head_count")
     hidden = _whole(header, "embedding_length")
     dimensions = _whole(header, "rope.dimension_count", 0)
@@ -85,19 +88,24 @@ def _key(header: GgufHeader, key: str) -> str:
 
 def _whole(header: GgufHeader, key: str, default: int | None = None) -> int:
     value = header.value(_key(header, key), default)
-    if isinstance(value, list):
-        if len(set(value)) != 1:
+    each = as_list(value)
+    if each is not None:
+        if len(set(each)) != 1:
             raise _unknown(header, f"`{key}` that differs from layer to layer")
-        value = value[0]
+        value = each[0]
     if type(value) is not int or not 0 <= value < 1 << 40:
-        raise fault("E0730", f"`{header.path}`: the field `{_key(header, key)}` is missing or no size")
+        raise fault(
+            "E0730", f"`{header.path}`: the field `{_key(header, key)}` is missing or no size"
+        )
     return value
 
 
 def _number(header: GgufHeader, key: str, default: float) -> float:
     value = header.value(_key(header, key), default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise fault("E0730", f"`{header.path}`: the field `{_key(header, key)}` is not a positive number")
+        raise fault(
+            "E0730", f"`{header.path}`: the field `{_key(header, key)}` is not a positive number"
+        )
     return shortest(float(value))
 
 
@@ -131,8 +139,8 @@ def _scaling(
 def _llama3(header: GgufHeader, head_dim: int, config: Mapping[str, object]) -> dict[str, object]:
     """Llama 3.1's scaling is stored as one factor a frequency; find the parameters that give them.
 
-    The formula (Llama 3.1 model code, Meta 2024): wavelengths longer than original/low are divided by
-    ``factor``, shorter than original/high stay, between them is a smooth blend.
+    The formula (Llama 3.1 model code, Meta 2024): wavelengths longer than original/low are divided
+    by ``factor``, shorter than original/high stay, between them is a smooth blend.
     """
     tensor = header.tensors["rope_freqs.weight"]
     if tensor.kind != "F32" or tensor.shape != (head_dim // 2,):

@@ -27,24 +27,58 @@ __all__ = ["QUANTISATIONS", "GgufHeader", "GgufTensor", "read_gguf"]
 
 CODE = "E0730"
 MAX_HEADER, MAX_TENSORS, MAX_FIELDS, MAX_TEXT = 1 << 28, 500_000, 1 << 16, 1 << 24
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 TEXT, ARRAY = 8, 9
 
 QUANTISATIONS: Mapping[int, tuple[str, int, int]] = {
-    0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
-    7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110),
-    12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210), 16: ("IQ2_XXS", 256, 66),
-    17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50), 20: ("IQ4_NL", 32, 18),
-    21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136), 28: ("F64", 1, 8),
-    29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66),
-    39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36),
-}  # fmt: skip
-"""Type number -> name, elements a block, bytes a block, for every type that weights may have here."""
+    0: ("F32", 1, 4),
+    1: ("F16", 1, 2),
+    2: ("Q4_0", 32, 18),
+    3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24),
+    8: ("Q8_0", 32, 34),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210),
+    16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74),
+    18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18),
+    21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136),
+    28: ("F64", 1, 8),
+    29: ("IQ1_M", 256, 56),
+    30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54),
+    35: ("TQ2_0", 256, 66),
+    39: ("MXFP4", 32, 17),
+    40: ("NVFP4", 64, 36),
+}
+"""Type number -> name, elements a block, bytes a block, for every type that weights may have
+here."""
 
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
-    """A tensor as stored: ``shape`` in C order (rows first), bytes ``[start, stop)`` of the file."""
+    """A tensor as stored: ``shape`` in C order (rows first), bytes ``[start, stop)`` of the
+    file."""
 
     kind: str
     shape: tuple[int, ...]
@@ -56,7 +90,8 @@ class GgufTensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """``fields`` maps a key to (type, offset in ``text``); ``digest`` maps a key prefix to its bytes."""
+    """``fields`` maps a key to (type, offset in ``text``); ``digest`` maps a key prefix to its
+    bytes."""
 
     path: Path
     text: bytes
@@ -210,7 +245,11 @@ def _parse(path: Path, text: bytes, size: int) -> GgufHeader:
     rows = [_tensor_row(cursor) for _ in range(tensor_count)]
     header = GgufHeader(path, text[: cursor.at], fields, {})
     alignment = header.value("general.alignment", 32)
-    power = isinstance(alignment, int) and 8 <= alignment <= 1 << 16 and alignment & (alignment - 1) == 0
+    power = (
+        isinstance(alignment, int)
+        and 8 <= alignment <= 1 << 16
+        and alignment & (alignment - 1) == 0
+    )
     if not isinstance(alignment, int) or not power:
         raise _bad(path, f"the alignment {alignment} is not a power of two in [8, 65536]")
     data = -(-cursor.at // alignment) * alignment
@@ -227,7 +266,11 @@ def _tensor_row(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
 
 
 def _tensors(
-    path: Path, rows: list[tuple[str, tuple[int, ...], int, int]], data: int, alignment: int, size: int
+    path: Path,
+    rows: list[tuple[str, tuple[int, ...], int, int]],
+    data: int,
+    alignment: int,
+    size: int,
 ) -> dict[str, GgufTensor]:
     found: dict[str, GgufTensor] = {}
     end = data
@@ -236,9 +279,11 @@ def _tensors(
             raise _bad(path, f"the tensor `{name}` is defined twice")
         if kind not in QUANTISATIONS:
             raise fault(
-                "E0731", f"`{path}`: the tensor `{name}` has the quantisation type {kind}, which is not known",
+                "E0731",
+                f"`{path}`: the tensor `{name}` has the quantisation type {kind}, which is not "
+                f"known",
                 help="known: " + ", ".join(q[0] for q in QUANTISATIONS.values()),
-            )  # fmt: skip
+            )
         label, elements, block = QUANTISATIONS[kind]
         if prod(shape) == 0 or prod(shape) >= 1 << 48 or shape[-1] % elements:
             raise _bad(path, f"the shape {list(shape)} of `{name}` does not fit {label}")

@@ -1,7 +1,8 @@
 """How GGUF names a decoder's tensors, and which of them its writer reordered.
 
-llama.cpp's converter interleaves the two halves of each head in the q and k projections of ``llama``
-(its rotary embedding turns neighbours); Hugging Face turns halves, so those rows are put back.
+llama.cpp's converter interleaves the two halves of each head in the q and k projections of
+``llama`` (its rotary embedding turns neighbours); Hugging Face turns halves, so those rows are put
+back.
 
 Example:
     >>> hugging_face_name("blk.3.attn_q.weight")
@@ -45,4 +46,6 @@ def hugging_face_name(name: str) -> str | None:
 
 def is_interleaved(architecture: str, name: str) -> bool:
     """Whether the rows of this GGUF tensor are in llama.cpp's order."""
-    return architecture == "llama" and ".attn_q." in name or architecture == "llama" and ".attn_k." in name
+    return (architecture == "llama" and ".attn_q." in name) or (
+        architecture == "llama" and ".attn_k." in name
+    )

@@ -1,7 +1,8 @@
 """Models with random weights: the type from sizes, and a checkpoint that draws when it is read.
 
 Example:
-    >>> sorted(table({"model_type": "llama", "num_hidden_layers": 0, "hidden_size": 4, "vocab_size": 8,
+    >>> sorted(table({"model_type": "llama", "num_hidden_layers": 0, "hidden_size": 4, "vocab_size":
+    8,
     ...               "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 2,
     ...               "intermediate_size": 8, "tie_word_embeddings": True}, "F32"))
     ['model.embed_tokens.weight', 'model.norm.weight']
@@ -42,19 +43,31 @@ def initial_type(
     if tokenizer is None:
         return ModelType()
     config: dict[str, object] = {
-        "architectures": [f"{CLASSES[architecture]}ForCausalLM"], "model_type": architecture,
-        "hidden_size": hidden, "num_hidden_layers": fields["layers"], "num_attention_heads": heads,
-        "num_key_value_heads": fields.get("kv_heads") or heads, "head_dim": hidden // heads,
+        "architectures": [f"{CLASSES[architecture]}ForCausalLM"],
+        "model_type": architecture,
+        "hidden_size": hidden,
+        "num_hidden_layers": fields["layers"],
+        "num_attention_heads": heads,
+        "num_key_value_heads": fields.get("kv_heads") or heads,
+        "head_dim": hidden // heads,
         "intermediate_size": fields.get("intermediate") or -(-hidden * 8 // 3 // 8) * 8,
-        "max_position_embeddings": fields["context"], "vocab_size": max(vocabulary(tokenizer.path)) + 1,
-        "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "use_cache": True,
-        "tie_word_embeddings": fields["tied"], "attention_dropout": 0.0,
+        "max_position_embeddings": fields["context"],
+        "vocab_size": max(vocabulary(tokenizer.path)) + 1,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "use_cache": True,
+        "tie_word_embeddings": fields["tied"],
+        "attention_dropout": 0.0,
         "initializer_range": STANDARD_DEVIATION,
-    }  # fmt: skip
-    config |= {"llama": {"attention_bias": False, "mlp_bias": False}, "mistral": {"sliding_window": None},
-               "qwen2": {"use_sliding_window": False},
-               "qwen3": {"use_sliding_window": False, "attention_bias": False}}[architecture]  # fmt: skip
-    config = set_dtype(config, dtype)
+    }
+    extra: dict[str, dict[str, object]] = {
+        "llama": {"attention_bias": False, "mlp_bias": False},
+        "mistral": {"sliding_window": None},
+        "qwen2": {"use_sliding_window": False},
+        "qwen3": {"use_sliding_window": False, "attention_bias": False},
+    }
+    config = set_dtype(config | extra[architecture], dtype)
     return ModelType(config, table(config, dtype), tokenizer)
 
 
@@ -79,7 +92,10 @@ def table(config: Mapping[str, object], dtype: str) -> dict[str, TensorInfo]:
         block |= {f"self_attn.{p}_proj.bias": (n,) for p, n in (("q", q), ("k", kv), ("v", kv))}
     if config["model_type"] == "qwen3":
         block |= {"self_attn.q_norm.weight": (dim,), "self_attn.k_norm.weight": (dim,)}
-    shapes = {"model.embed_tokens.weight": (size("vocab_size"), hidden), "model.norm.weight": (hidden,)}
+    shapes = {
+        "model.embed_tokens.weight": (size("vocab_size"), hidden),
+        "model.norm.weight": (hidden,),
+    }
     if not config["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (size("vocab_size"), hidden)
     rows: dict[str, tuple[int, ...]] = dict(shapes)
@@ -90,10 +106,11 @@ def table(config: Mapping[str, object], dtype: str) -> dict[str, TensorInfo]:
 
 @dataclass(frozen=True, eq=False)
 class InitialModel:
-    """A :class:`~recipelang.weights.checkpoint.Checkpoint` whose numbers are drawn when they are read.
+    """A :class:`~recipelang.weights.checkpoint.Checkpoint` whose numbers are drawn when they are
+    read.
 
-    ``key`` is any text that names the draws (seed and step); each tensor has its own stream. ``files``
-    are the tokenizer's.
+    ``key`` is any text that names the draws (seed and step); each tensor has its own stream.
+    ``files`` are the tokenizer's.
     """
 
     type: ModelType

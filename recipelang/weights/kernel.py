@@ -1,10 +1,11 @@
-"""What a weight operation is made of: statistics over a tensor, then one elementwise kernel over its blocks.
+"""What a weight operation is made of: statistics over a tensor, then one elementwise kernel over
+its blocks.
 
 A weight operation's function is called once for each tensor of its result, with the fields resolved
-for that tensor, and returns a :class:`Kernel` or a :class:`Copy`. All kernels see float32 blocks and
-give float32 blocks (float64 where the stored dtype is F64); the engine reads, widens, rounds to the
-result's dtype and writes. The rounding is part of the operation's meaning also when operations are
-fused. A kernel is plain array code over the namespace ``xp``.
+for that tensor, and returns a :class:`Kernel` or a :class:`Copy`. All kernels see float32 blocks
+and give float32 blocks (float64 where the stored dtype is F64); the engine reads, widens, rounds to
+the result's dtype and writes. The rounding is part of the operation's meaning also when operations
+are fused. A kernel is plain array code over the namespace ``xp``.
 
 Blocks are cut by the tensor's shape alone (never by the memory budget or the number of threads), so
 sums run in one order and a fused chain has the bits of the unfused one.
@@ -22,13 +23,14 @@ Array: TypeAlias = Any
 """An array of the namespace ``xp`` (numpy on the CPU)."""
 
 Inputs: TypeAlias = Mapping[str, tuple[Array, ...]]
-"""Role -> the operands' blocks, each 1-D of ``stop - start`` float32 elements, same range of each tensor."""
+"""Role -> the operands' blocks, each 1-D of ``stop - start`` float32 elements, same range of each
+tensor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Elements ``[start, stop)`` of the flattened (C order) tensor of ``shape``; whole rows of the first
-    axis where a row fits a block."""
+    """Elements ``[start, stop)`` of the flattened (C order) tensor of ``shape``; whole rows of the
+    first axis where a row fits a block."""
 
     start: int
     stop: int
@@ -37,14 +39,16 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class SumOf:
-    """The sum over the tensor of an elementwise function, accumulated in float64: a norm, a dot product."""
+    """The sum over the tensor of an elementwise function, accumulated in float64: a norm, a dot
+    product."""
 
     value: Callable[[Any, Inputs], Array]
 
 
 @dataclass(frozen=True, slots=True)
 class KthMagnitude:
-    """The ``k``-th largest magnitude of an elementwise function over the tensor, ``1 <= k <= elements``."""
+    """The ``k``-th largest magnitude of an elementwise function over the tensor, ``1 <= k <=
+    elements``."""
 
     value: Callable[[Any, Inputs], Array]
     k: int
@@ -68,10 +72,10 @@ Results: TypeAlias = tuple[tuple[Result, ...], ...]
 class Kernel:
     """``levels``: each gives the statistics to take next, from the results of the levels before.
 
-    ``combine(xp, inputs, block, results)`` gives the output block. Inputs that carry weight zero need
-    not be read: name them in ``unread`` as ``(role, index)``; their blocks are then zeros.
-    ``whole`` names tensors, as ``(role, index, tensor)``, that ``combine`` sees whole and in their shape,
-    under the role ``whole``: the factors of a low-rank change, which are small.
+    ``combine(xp, inputs, block, results)`` gives the output block. Inputs that carry weight zero
+    need not be read: name them in ``unread`` as ``(role, index)``; their blocks are then zeros.
+    ``whole`` names tensors, as ``(role, index, tensor)``, that ``combine`` sees whole and in their
+    shape, under the role ``whole``: the factors of a low-rank change, which are small.
     """
 
     combine: Callable[[Any, Inputs, Block, Results], Array]
@@ -82,7 +86,8 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """The result tensor is the stored tensor ``name`` of an operand (rounded to the result's dtype).
+    """The result tensor is the stored tensor ``name`` of an operand (rounded to the result's
+    dtype).
 
     ``name`` is empty for the same name.
     """

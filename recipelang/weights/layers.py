@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from recipelang.types import ModelType, TensorInfo
 from recipelang.weights.config import LAYER_LISTS
+from recipelang.weights.strict_json import as_list
 
 __all__ = ["evenly_spaced", "layer_of", "renumbered", "select_layers"]
 
@@ -64,8 +65,8 @@ def _select_config(config: Mapping[str, object], keep: Sequence[int]) -> dict[st
     count = config["num_hidden_layers"]
     changed = dict(config) | {"num_hidden_layers": len(keep)}
     for key in LAYER_LISTS:
-        value = config.get(key)
-        if isinstance(value, list) and len(value) == count:
+        value = as_list(config.get(key))
+        if value is not None and len(value) == count:
             changed[key] = [value[i] for i in keep]
     windows = config.get("max_window_layers")  # Qwen: layers from this one on have a sliding window
     if isinstance(windows, int):

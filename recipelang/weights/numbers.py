@@ -62,15 +62,19 @@ def narrow(values: NDArray[Any], dtype: str) -> NDArray[Any]:
 
 
 def _to_odd(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """float64 to float32 rounded to odd, after which a rounding to bfloat16 is the only one (Boldo and
-    Melquiond 2008): converting to nearest twice would be wrong by one unit near halfway cases."""
+    """float64 to float32 rounded to odd, after which a rounding to bfloat16 is the only one (Boldo
+    and Melquiond 2008): converting to nearest twice would be wrong by one unit near halfway
+    cases."""
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         near = values.astype(np.float32)
         back = near.astype(np.float64)
-        toward_zero = np.where(np.abs(back) > np.abs(values), np.nextafter(near, np.float32(0)), near)
+        toward_zero = np.where(
+            np.abs(back) > np.abs(values), np.nextafter(near, np.float32(0)), near
+        )
     inexact = (toward_zero.astype(np.float64) != values) & np.isfinite(values)
     odd = toward_zero.view(np.uint32) | inexact.astype(np.uint32)
-    return odd.view(np.float32)
+    result: NDArray[np.float32] = odd.view(np.float32)
+    return result
 
 
 def all_finite(stored: NDArray[Any], dtype: str) -> bool:

@@ -34,11 +34,13 @@ def read_bytes(file: Path, offset: int, into: NDArray[np.uint8]) -> None:
     """Fill a byte array from a file. Raises RecipeError E0735 when the file has become shorter."""
     descriptor = open_regular(file, "E0735")
     try:
-        view, done = memoryview(into), 0
+        view, done = memoryview(into.data), 0
         while done < len(view):
             count = os.preadv(descriptor, [view[done:]], offset + done)
             if count == 0:
-                raise fault("E0735", f"`{file}` ends at byte {offset + done}, it changed while it was read")
+                raise fault(
+                    "E0735", f"`{file}` ends at byte {offset + done}, it changed while it was read"
+                )
             done += count
     except OSError as error:
         raise fault("E0735", f"cannot read `{file}`: {error.strerror}") from None

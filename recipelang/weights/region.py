@@ -1,4 +1,5 @@
-"""A region of weight operations: steps over checkpoints and other steps, and what each tensor needs.
+"""A region of weight operations: steps over checkpoints and other steps, and what each tensor
+needs.
 
 Example:
     >>> soup = make_step(lookup("linear-merge"), {"inputs": (a, b)}, {})      # doctest: +SKIP
@@ -26,7 +27,17 @@ from recipelang.weights.kernel import Copy, Kernel
 from recipelang.weights.metadata import FLOATS, checkpoint_type
 from recipelang.weights.varying import check_patterns, resolve
 
-__all__ = ["Cast", "Combine", "Equal", "Leaf", "Operand", "Source", "Step", "make_step", "source_of"]
+__all__ = [
+    "Cast",
+    "Combine",
+    "Equal",
+    "Leaf",
+    "Operand",
+    "Source",
+    "Step",
+    "make_step",
+    "source_of",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +111,8 @@ class Equal:
 
 @dataclass(frozen=True, eq=False)
 class Combine:
-    """A kernel over operand tensors of one shape, None where an operand has no such tensor. ``whole``
-    are the tensors that it sees whole. ``allow`` lets infinities and NaN through."""
+    """A kernel over operand tensors of one shape, None where an operand has no such tensor.
+    ``whole`` are the tensors that it sees whole. ``allow`` lets infinities and NaN through."""
 
     kernel: Kernel
     inputs: Mapping[str, tuple[Source | None, ...]]
@@ -186,7 +197,8 @@ def _of_step(step: Step, name: str, memo: Memo) -> Source:
         return source if source.info.dtype == info.dtype else Cast(source, info, allow)
     inputs = {
         role: tuple(
-            source_of(o, name, memo) if not is_adapter(o) and name in o.tensors else None for o in items
+            source_of(o, name, memo) if not is_adapter(o) and name in o.tensors else None
+            for o in items
         )
         for role, items in step.operands.items()
     }
@@ -209,7 +221,9 @@ def _call(step: Step, name: str) -> Kernel | Copy:
     for field_ in operation.fields:
         value = step.fields[field_.name]
         if field_.per_tensor:
-            value = resolve(value, name, layers=step.layers, default=_default(operation, field_.name))
+            value = resolve(
+                value, name, layers=step.layers, default=_default(operation, field_.name)
+            )
         arguments[field_.name] = value
     for operand in operation.operands:
         infos = tuple(_info(o, name) for o in step.operands.get(operand.name, ()))
@@ -258,5 +272,3 @@ def _complete(
 
 def _missing(operation: Operation, name: str) -> RecipeError:
     return fault("E0901", f"`{operation.verb}` was run without its field `{name}`")
-
-

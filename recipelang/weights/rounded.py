@@ -1,4 +1,5 @@
-"""A checkpoint in another dtype: what ``model "…" { dtype = bf16 }`` reads. Each number is rounded once."""
+"""A checkpoint in another dtype: what ``model "…" { dtype = bf16 }`` reads. Each number is rounded
+once."""
 
 from __future__ import annotations
 
@@ -28,14 +29,18 @@ class Rounded:
     base: Checkpoint
     dtype: str
 
-    @cached_property
+    @property
     def config(self) -> Mapping[str, object]:
         """The configuration, which names the dtype."""
         return set_dtype(self.base.config, self.dtype)
 
-    @cached_property
+    @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         """The table in the new dtype."""
+        return self._table
+
+    @cached_property
+    def _table(self) -> Mapping[str, TensorInfo]:
         return {
             name: TensorInfo(self.dtype if info.dtype in FLOATS else info.dtype, info.shape)
             for name, info in self.base.tensors.items()

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from recipelang.diagnostics import RecipeError, fault
 from recipelang.types import DTYPE_BYTES, TensorInfo
-from recipelang.weights.strict_json import parse_object, readable
+from recipelang.weights.strict_json import as_list, as_object, parse_object, readable
 
 __all__ = ["Entry", "Header", "check_name", "open_regular", "read_header"]
 
@@ -29,8 +29,13 @@ CODE = "E0724"
 MAX_HEADER = 100_000_000
 MAX_TENSORS = 500_000
 MAX_NAME = 1024
-LOOKS_LIKE = ((b"\x80\x02", "a pickle"), (b"\x80\x04", "a pickle"), (b"PK\x03\x04", "a zip archive, perhaps a pickle"),
-              (b"GGUF", "a GGUF file"), (b"7z\xbc\xaf", "a 7z archive"))  # fmt: skip
+LOOKS_LIKE = (
+    (b"\x80\x02", "a pickle"),
+    (b"\x80\x04", "a pickle"),
+    (b"PK\x03\x04", "a zip archive, perhaps a pickle"),
+    (b"GGUF", "a GGUF file"),
+    (b"7z\xbc\xaf", "a 7z archive"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,8 @@ class Header:
 
 
 def open_regular(path: Path, code: str = CODE) -> int:
-    """A descriptor of a regular file; a FIFO, a device or a folder is refused before anything is read."""
+    """A descriptor of a regular file; a FIFO, a device or a folder is refused before anything is
+    read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -97,7 +103,8 @@ def check_name(path: Path, name: str) -> None:
 
 def _entries(path: Path, document: dict[str, object], data: int, size: int) -> dict[str, Entry]:
     metadata = document.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or any(not isinstance(v, str) for v in metadata.values()):
+    texts = as_object(metadata)
+    if texts is None or any(not isinstance(v, str) for v in texts.values()):
         raise _bad(path, "`__metadata__` must map names to texts")
     entries = {name: _entry(path, name, row, data, size) for name, row in document.items()}
     _check_coverage(path, entries, data, size)
@@ -105,19 +112,20 @@ def _entries(path: Path, document: dict[str, object], data: int, size: int) -> d
     return dict(sorted(entries.items()))
 
 
-def _entry(path: Path, name: str, row: object, data: int, size: int) -> Entry:
+def _entry(path: Path, name: str, value: object, data: int, size: int) -> Entry:
     check_name(path, name)
     shown = readable(name)
-    if not isinstance(row, dict) or set(row) != {"dtype", "shape", "data_offsets"}:
+    row = as_object(value)
+    if row is None or set(row) != {"dtype", "shape", "data_offsets"}:
         raise _bad(path, f"`{shown}` needs `dtype`, `shape` and `data_offsets`, and nothing else")
-    dtype, shape, offsets = row["dtype"], row["shape"], row["data_offsets"]
+    dtype, shape, offsets = row["dtype"], _naturals(row["shape"]), _naturals(row["data_offsets"])
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise _bad(path, f"`{shown}` has the unknown dtype `{readable(str(dtype), 24)}`")
-    if not _naturals(shape) or len(shape) > 32:
+    if shape is None or len(shape) > 32:
         raise _bad(path, f"the shape of `{shown}` is not a list of sizes")
-    if not _naturals(offsets) or len(offsets) != 2:
+    if offsets is None or len(offsets) != 2:
         raise _bad(path, f"the offsets of `{shown}` are not two numbers")
-    info = TensorInfo(dtype, tuple(shape))
+    info = TensorInfo(dtype, shape)
     start, stop = offsets
     if stop < start or data + stop > size:
         raise _bad(path, f"the offsets {start} to {stop} of `{shown}` leave the file")
@@ -126,8 +134,13 @@ def _entry(path: Path, name: str, row: object, data: int, size: int) -> Entry:
     return Entry(info, data + start, data + stop)
 
 
-def _naturals(value: object) -> bool:
-    return isinstance(value, list) and all(type(v) is int and v >= 0 for v in value)
+def _naturals(value: object) -> tuple[int, ...] | None:
+    """A list of whole numbers from 0, or None for anything else."""
+    items = as_list(value)
+    if items is None:
+        return None
+    numbers = tuple(v for v in items if type(v) is int and v >= 0)
+    return numbers if len(numbers) == len(items) else None
 
 
 def _check_coverage(path: Path, entries: Mapping[str, Entry], data: int, size: int) -> None:
@@ -135,7 +148,9 @@ def _check_coverage(path: Path, entries: Mapping[str, Entry], data: int, size: i
     at, last = data, ""
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
         if entry.start < at:
-            raise _bad(path, f"`{readable(last)}` and `{readable(name)}` overlap at byte {entry.start}")
+            raise _bad(
+                path, f"`{readable(last)}` and `{readable(name)}` overlap at byte {entry.start}"
+            )
         if entry.start > at:
             raise _bad(path, f"the bytes {at} to {entry.start} belong to no tensor")
         at, last = entry.stop, name
@@ -144,14 +159,17 @@ def _check_coverage(path: Path, entries: Mapping[str, Entry], data: int, size: i
 
 
 def _check_confusable(path: Path, entries: Mapping[str, Entry]) -> None:
-    """Two names that are one text in Unicode's normal form are one name to a reader, so refuse them."""
+    """Two names that are one text in Unicode's normal form are one name to a reader, so refuse
+    them."""
     if all(name.isascii() for name in entries):
         return
     seen: dict[str, str] = {}
     for name in entries:
         other = seen.setdefault(unicodedata.normalize("NFKC", name), name)
         if other != name:
-            raise _bad(path, f"the tensor names `{readable(other)}` and `{readable(name)}` look the same")
+            raise _bad(
+                path, f"the tensor names `{readable(other)}` and `{readable(name)}` look the same"
+            )
 
 
 def _refuse_other_formats(path: Path, start: bytes, first: bytes) -> None:
@@ -163,5 +181,7 @@ def _refuse_other_formats(path: Path, start: bytes, first: bytes) -> None:
 
 def _bad(path: Path, what: str) -> RecipeError:
     return fault(
-        CODE, f"`{path}` is damaged or unsafe: {what}", help="get the file again from where it was published"
+        CODE,
+        f"`{path}` is damaged or unsafe: {what}",
+        help="get the file again from where it was published",
     )

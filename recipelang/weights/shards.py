@@ -18,8 +18,8 @@ __all__ = ["ShardLayout", "index_json", "layout"]
 
 @dataclass(frozen=True, slots=True)
 class ShardLayout:
-    """A file: its ``header`` (with the eight bytes of length), tensors in order, and their offsets in
-    bytes from the start of the file."""
+    """A file: its ``header`` (with the eight bytes of length), tensors in order, and their offsets
+    in bytes from the start of the file."""
 
     name: str
     header: bytes
@@ -29,7 +29,8 @@ class ShardLayout:
 
 
 def layout(tensors: Mapping[str, TensorInfo], max_shard_bytes: int) -> tuple[ShardLayout, ...]:
-    """Tensors in name order, cut into files of at most ``max_shard_bytes`` (more only for one tensor).
+    """Tensors in name order, cut into files of at most ``max_shard_bytes`` (more only for one
+    tensor).
 
     One file is ``model.safetensors``, several are ``model-00001-of-00002.safetensors`` and so on.
     """
@@ -61,8 +62,9 @@ def index_json(shards: tuple[ShardLayout, ...]) -> bytes:
 
 
 def _shard(name: str, tensors: Mapping[str, TensorInfo]) -> ShardLayout:
-    """Offsets are aligned for every dtype: wider types first would be another order, so names decide and
-    safetensors' own rule (no holes) is kept; readers here copy, they do not need alignment."""
+    """Offsets are aligned for every dtype: wider types first would be another order, so names
+    decide and safetensors' own rule (no holes) is kept; readers here copy, they do not need
+    alignment."""
     document: dict[str, object] = {"__metadata__": {"format": "pt"}}
     at = 0
     relative: dict[str, int] = {}

@@ -1,9 +1,9 @@
 """Statistics over a tensor that is seen block by block: sums in float64, exact k-th magnitudes.
 
-A k-th magnitude takes one pass where a sample brackets it well, which it nearly always does: what is
-above the bracket is counted, what is inside is kept and selected from. Otherwise it falls back to
-counting by digits of the bit pattern, which takes two passes more (four for float64). The answer is
-exact either way.
+A k-th magnitude takes one pass where a sample brackets it well, which it nearly always does: what
+is above the bracket is counted, what is inside is kept and selected from. Otherwise it falls back
+to counting by digits of the bit pattern, which takes two passes more (four for float64). The answer
+is exact either way.
 
 Example:
     >>> import numpy as np
@@ -52,7 +52,8 @@ class SumAccumulator:
 
 
 class KthAccumulator:
-    """The k-th largest magnitude, lowest index first among equals. ``sample`` holds some magnitudes.
+    """The k-th largest magnitude, lowest index first among equals. ``sample`` holds some
+    magnitudes.
 
     ``again(i)`` of :meth:`end_pass` gives the values of the i-th block once more.
     """
@@ -125,7 +126,8 @@ class KthAccumulator:
     def _locate(
         self, threshold: float, need: int, equal: list[int], again: Callable[[int], Floats]
     ) -> Kth:
-        """The place of the ``need``-th element that equals the threshold, by each block's count of them."""
+        """The place of the ``need``-th element that equals the threshold, by each block's count of
+        them."""
         for block, count in enumerate(equal):
             if need <= count:
                 places = np.flatnonzero(np.abs(again(block)) == threshold)
@@ -135,7 +137,8 @@ class KthAccumulator:
 
 
 class _Digits:
-    """Counting by 16-bit digits of the bit pattern, from the top: magnitudes order as their bits do."""
+    """Counting by 16-bit digits of the bit pattern, from the top: magnitudes order as their bits
+    do."""
 
     def __init__(self, k: int) -> None:
         self.need, self.threshold = k, 0.0
@@ -179,7 +182,9 @@ class _Digits:
 Accumulator: TypeAlias = "SumAccumulator | KthAccumulator"
 
 
-def accumulator(statistic: SumOf | KthMagnitude, elements: int, sample: Floats | None) -> Accumulator:
+def accumulator(
+    statistic: SumOf | KthMagnitude, elements: int, sample: Floats | None
+) -> Accumulator:
     """What collects a statistic."""
     if isinstance(statistic, SumOf):
         return SumAccumulator(statistic)

@@ -27,7 +27,8 @@ __all__ = ["StoredModel"]
 
 @dataclass(frozen=True, eq=False)
 class StoredModel:
-    """A :class:`~recipelang.weights.checkpoint.Checkpoint` over a manifest. Open it with :meth:`open`.
+    """A :class:`~recipelang.weights.checkpoint.Checkpoint` over a manifest. Open it with
+    :meth:`open`.
 
     For an artifact of kind ``adapted`` the tensors are those of the adapter and ``config`` is its
     adapter_config.json.

@@ -1,4 +1,5 @@
-"""JSON of files that nobody vouches for: no duplicate keys, no deep nesting, no numbers that are none.
+"""JSON of files that nobody vouches for: no duplicate keys, no deep nesting, no numbers that are
+none.
 
 Example:
     >>> parse(b'{"a": 1}', "config.json", "E0728")
@@ -8,11 +9,13 @@ Example:
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 from recipelang.diagnostics import fault
 
-__all__ = ["parse", "parse_object", "read_small", "readable"]
+__all__ = ["as_list", "as_object", "parse", "parse_object", "read_small", "readable"]
 
 MAX_DEPTH = 32
 MAX_BYTES = 100_000_000
@@ -29,7 +32,8 @@ def readable(text: str, limit: int = 120) -> str:
 
 
 def parse(data: bytes, what: str, code: str) -> object:
-    """The value of a JSON text. ``what`` names the file in messages; faults raise RecipeError ``code``."""
+    """The value of a JSON text. ``what`` names the file in messages; faults raise RecipeError
+    ``code``."""
 
     def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
         found: dict[str, object] = {}
@@ -49,7 +53,10 @@ def parse(data: bytes, what: str, code: str) -> object:
 
     try:
         value: object = json.loads(
-            data.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant, parse_int=integer
+            data.decode("utf-8"),
+            object_pairs_hook=pairs,
+            parse_constant=constant,
+            parse_int=integer,
         )
         _check_depth(value, MAX_DEPTH)
     except UnicodeDecodeError as error:
@@ -63,10 +70,20 @@ def parse(data: bytes, what: str, code: str) -> object:
 
 def parse_object(data: bytes, what: str, code: str) -> dict[str, object]:
     """Like :func:`parse`, for a text that must hold an object."""
-    value = parse(data, what, code)
-    if not isinstance(value, dict):
+    value = as_object(parse(data, what, code))
+    if value is None:
         raise fault(code, f"`{what}` must hold an object")
-    return {str(key): item for key, item in value.items()}
+    return value
+
+
+def as_object(value: object) -> dict[str, object] | None:
+    """The value as an object of JSON, or None where it is none."""
+    return cast("dict[str, object]", value) if isinstance(value, dict) else None
+
+
+def as_list(value: object) -> list[object] | None:
+    """The value as a list of JSON, or None where it is none."""
+    return cast("list[object]", value) if isinstance(value, list) else None
 
 
 def read_small(path: Path, code: str, limit: int = MAX_BYTES) -> bytes:
@@ -90,11 +107,8 @@ def read_small(path: Path, code: str, limit: int = MAX_BYTES) -> bytes:
 def _check_depth(value: object, left: int) -> None:
     if left == 0:
         raise RecursionError
-    if isinstance(value, dict):
-        for item in value.values():
-            if isinstance(item, dict | list):
-                _check_depth(item, left - 1)
-    elif isinstance(value, list):
-        for item in value:
-            if isinstance(item, dict | list):
-                _check_depth(item, left - 1)
+    table = as_object(value)
+    items: Iterable[object] = table.values() if table is not None else as_list(value) or ()
+    for item in items:
+        if type(item) in (dict, list):
+            _check_depth(item, left - 1)

@@ -1,4 +1,5 @@
-"""Fields that vary by layer or tensor: ``gradient(0, 0.5, 1)`` and ``per { "mlp" = 0.3, "*" = 1 }``.
+"""Fields that vary by layer or tensor: ``gradient(0, 0.5, 1)`` and ``per { "mlp" = 0.3, "*" = 1
+}``.
 
 Example:
     >>> ramp = Form("gradient", (("0", 0.0), ("1", 1.0)))
@@ -25,9 +26,9 @@ BEFORE = re.compile(r"embed|wte|wpe|word_embeddings")
 def resolve(value: Attr, name: str, *, layers: int | None, default: Attr) -> Attr:
     """The value for the tensor ``name`` of a model with ``layers`` layers.
 
-    A ``gradient`` is piecewise linear over depth: layer i of L stands at i / (L - 1), tensors before
-    the layers at 0, those after them at 1. In ``per`` the first pattern that matches wins; where none
-    does it is ``default``. A tuple (one value an input) is resolved item by item.
+    A ``gradient`` is piecewise linear over depth: layer i of L stands at i / (L - 1), tensors
+    before the layers at 0, those after them at 1. In ``per`` the first pattern that matches wins;
+    where none does it is ``default``. A tuple (one value an input) is resolved item by item.
     """
     if isinstance(value, tuple):
         return tuple(resolve(item, name, layers=layers, default=default) for item in value)

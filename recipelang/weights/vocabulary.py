@@ -12,7 +12,7 @@ from pathlib import Path
 
 from recipelang.diagnostics import RecipeError
 from recipelang.types import TokenizerType
-from recipelang.weights.strict_json import parse_object, read_small, readable
+from recipelang.weights.strict_json import as_list, as_object, parse_object, read_small, readable
 
 __all__ = ["first_difference", "vocabulary"]
 
@@ -30,7 +30,8 @@ def first_difference(a: TokenizerType, b: TokenizerType) -> str:
     if len(left) != len(right) and not _differing(left, right):
         return f"{len(left)} tokens and {len(right)}"
     shown = [
-        f"token {i} is {_shown(left.get(i))} and {_shown(right.get(i))}" for i in _differing(left, right)[:3]
+        f"token {i} is {_shown(left.get(i))} and {_shown(right.get(i))}"
+        for i in _differing(left, right)[:3]
     ]
     return ", ".join(shown)
 
@@ -57,19 +58,20 @@ def vocabulary(path: str) -> dict[int, str]:
 
             return dict(enumerate(tokens(read_gguf(file))))
     document = parse_object(read_small(file, "E0734"), path, "E0734")
-    model = document.get("model")
-    table = model.get("vocab") if isinstance(model, dict) else None
+    model = as_object(document.get("model")) or {}
+    table, rows = as_object(model.get("vocab")), as_list(model.get("vocab"))
     found: dict[int, str] = {}
-    if isinstance(table, dict):
-        found = {i: str(token) for token, i in table.items() if isinstance(i, int)}
-    elif isinstance(table, list):  # Unigram: [[token, score], ...]
-        found = {i: str(row[0]) for i, row in enumerate(table) if isinstance(row, list) and row}
+    if table is not None:
+        found = {i: token for token, i in table.items() if isinstance(i, int)}
+    elif rows is not None:  # Unigram: [[token, score], ...]
+        found = {i: str(row[0]) for i, item in enumerate(rows) if (row := as_list(item))}
     else:
         raise _unreadable(path)
-    added = document.get("added_tokens")
-    for row in added if isinstance(added, list) else ():
-        if isinstance(row, dict) and isinstance(row.get("id"), int):
-            found[row["id"]] = str(row.get("content"))
+    for item in as_list(document.get("added_tokens")) or ():
+        one = as_object(item) or {}
+        number = one.get("id")
+        if isinstance(number, int):
+            found[number] = str(one.get("content"))
     return found
 
 

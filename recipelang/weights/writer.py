@@ -1,10 +1,11 @@
-"""Writes a model's tensors into canonical safetensors shards, in any order and from several threads.
+"""Writes a model's tensors into canonical safetensors shards, in any order and from several
+threads.
 
 Canonical: names sorted, the header padded to a multiple of eight bytes, the metadata
 ``{"format": "pt"}`` alone; equal tensors give equal bytes. Shards are preallocated and each tensor
-goes to its final place. Every tensor's digest is taken while it is written, every shard's by a thread
-that follows behind. A journal beside the shards names the tensors that are complete, so a killed
-merge goes on where it stopped.
+goes to its final place. Every tensor's digest is taken while it is written, every shard's by a
+thread that follows behind. A journal beside the shards names the tensors that are complete, so a
+killed merge goes on where it stopped.
 
 Example:
     >>> writer = ModelWriter(folder, {"a": TensorInfo("F32", (2,))})      # doctest: +SKIP
@@ -58,8 +59,9 @@ class Written:
 class ModelWriter:
     """Writes into ``folder``, which belongs to this writer and may hold what a killed one left.
 
-    ``identity`` names what is being written (an action key); a journal of another identity or another
-    table is not gone on with. Raises RecipeError E0736 when the disk is full or not writable.
+    ``identity`` names what is being written (an action key); a journal of another identity or
+    another table is not gone on with. Raises RecipeError E0736 when the disk is full or not
+    writable.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class ModelWriter:
             self._journal = self._open_journal()
         except OSError as error:
             raise _disk(error, folder) from None
-        self._followers = [_Follower(self, shard) for shard in self._layout]
+        self._followers = [
+            _Follower(self, shard, self._files[shard.name]) for shard in self._layout
+        ]
 
     def finished(self, name: str) -> bool:
         """Whether the tensor is complete, from this run or from the one that was killed."""
@@ -88,7 +92,8 @@ class ModelWriter:
 
     def write(self, name: str, start: int, values: NDArray[Any]) -> None:
         """The next elements of a tensor, from element ``start``, in its stored dtype. A tensor is
-        written from its first to its last element by one thread; several tensors may be under way."""
+        written from its first to its last element by one thread; several tensors may be under
+        way."""
         import numpy as np
 
         info = self.tensors[name]
@@ -137,7 +142,8 @@ class ModelWriter:
         return Written(table, shards)
 
     def close(self) -> None:
-        """Stop without finishing: what is complete stays for the next run. Once closed, it stays so."""
+        """Stop without finishing: what is complete stays for the next run. Once closed, it stays
+        so."""
         if not self._files:
             return
         for follower in self._followers:
@@ -184,7 +190,9 @@ class ModelWriter:
                 if name in self.tensors and self._hash_tensor(name) == digest:
                     self._digests[name] = digest
                     kept.append(line)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644
+        )
         os.write(descriptor, b"\n".join(kept) + b"\n")
         return descriptor
 
@@ -199,9 +207,10 @@ class ModelWriter:
 class _Follower:
     """Hashes a shard from its first byte on, as far as its tensors are complete."""
 
-    def __init__(self, writer: ModelWriter, shard: ShardLayout) -> None:
+    def __init__(self, writer: ModelWriter, shard: ShardLayout, descriptor: int) -> None:
         self.shard = shard
         self._writer = writer
+        self._descriptor = descriptor
         self._sha = hashlib.sha256()
         self._condition = threading.Condition()
         self._stopped = False
@@ -226,11 +235,11 @@ class _Follower:
         return self._sha.hexdigest()
 
     def _run(self) -> None:
-        descriptor = self._writer._files[self.shard.name]
+        descriptor = self._descriptor
         at = 0
         for name in self.shard.tensors:
             with self._condition:
-                while not self._stopped and name not in self._writer._digests:
+                while not self._stopped and not self._writer.finished(name):
                     self._condition.wait()
                 if self._stopped:
                     return

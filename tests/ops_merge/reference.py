@@ -27,7 +27,9 @@ def slerp(a: Any, b: Any, t: float) -> Any:
     return (math.sin((1 - t) * angle) * a + math.sin(t * angle) * b) / math.sin(angle)
 
 
-def task_arithmetic(base: Any, models: Any, weights: Any, scale: float = 1.0, normalize: bool = False) -> Any:
+def task_arithmetic(
+    base: Any, models: Any, weights: Any, scale: float = 1.0, normalize: bool = False
+) -> Any:
     """Ilharco et al. 2023."""
     base, *models = f64([base, *models])
     total = sum(w * (m - base) for w, m in zip(weights, models, strict=True))
@@ -43,7 +45,9 @@ def trim(delta: Any, k: int) -> Any:
     return result.reshape(delta.shape)
 
 
-def ties(base: Any, models: Any, weights: Any, counts: Any, scale: float = 1.0, normalize: bool = True) -> Any:
+def ties(
+    base: Any, models: Any, weights: Any, counts: Any, scale: float = 1.0, normalize: bool = True
+) -> Any:
     """Yadav et al. 2023, element by element."""
     base, *models = f64([base, *models])
     vectors = [w * trim(m - base, k) for w, m, k in zip(weights, models, counts, strict=True)]

@@ -18,8 +18,15 @@ from recipelang.weights.region import Operand, Step, make_step
 from tests.ops_merge import reference
 from tests.weights.models import Memory, bits, compute, near, random_model
 
-SHAPES = {"model.embed_tokens.weight": (7, 6), "model.layers.0.a": (5, 4), "model.layers.2.a": (3,), "model.norm.weight": (6,)}
-SLOW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHAPES = {
+    "model.embed_tokens.weight": (7, 6),
+    "model.layers.0.a": (5, 4),
+    "model.layers.2.a": (3,),
+    "model.norm.weight": (6,),
+}
+SLOW = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def step(verb: str, operands: dict[str, tuple[Operand, ...]], **fields: Any) -> Step:
@@ -39,7 +46,9 @@ def close(got: Any, expected: Any, dtype: str) -> None:
     """Equal up to one rounding to the stored dtype and a few of float32."""
     relative = {"F64": 1e-14, "F32": 4e-7, "BF16": 2**-8, "F16": 2**-10}[dtype]
     scale = 0.1 if dtype != "F64" else 1.0
-    np.testing.assert_allclose(got.astype(np.float64), expected, rtol=relative, atol=relative * scale * 0.1)
+    np.testing.assert_allclose(
+        got.astype(np.float64), expected, rtol=relative, atol=relative * scale * 0.1
+    )
 
 
 @pytest.mark.parametrize("dtype", ["F64", "F32", "BF16", "F16"])
@@ -48,9 +57,14 @@ def test_linear(dtype: str, normalize: bool, tmp_path: Path) -> None:
     """The weighted mean, or sum."""
     _, models = family(dtype)
     weights = (0.2, 1.0, 0.5)
-    got, _ = compute(step("linear-merge", {"inputs": tuple(models)}, weight=weights, normalize=normalize), tmp_path)
+    got, _ = compute(
+        step("linear-merge", {"inputs": tuple(models)}, weight=weights, normalize=normalize),
+        tmp_path,
+    )
     for name in SHAPES:
-        close(got[name], reference.linear([m.arrays[name] for m in models], weights, normalize), dtype)
+        close(
+            got[name], reference.linear([m.arrays[name] for m in models], weights, normalize), dtype
+        )
 
 
 @pytest.mark.parametrize("dtype", ["F64", "F32", "BF16"])
@@ -70,11 +84,17 @@ def test_task_arithmetic(dtype: str, normalize: bool, tmp_path: Path) -> None:
     base, models = family(dtype)
     weights = (0.4, -0.3, 1.2)
     made = step(
-        "task-arithmetic-merge", {"inputs": tuple(models), "base": (base,)}, weight=weights, scale=0.7, normalize=normalize,
-    )  # fmt: skip
+        "task-arithmetic-merge",
+        {"inputs": tuple(models), "base": (base,)},
+        weight=weights,
+        scale=0.7,
+        normalize=normalize,
+    )
     got, _ = compute(made, tmp_path)
     for name in SHAPES:
-        expected = reference.task_arithmetic(base.arrays[name], [m.arrays[name] for m in models], weights, 0.7, normalize)
+        expected = reference.task_arithmetic(
+            base.arrays[name], [m.arrays[name] for m in models], weights, 0.7, normalize
+        )
         close(got[name], expected, dtype)
 
 
@@ -86,8 +106,13 @@ def test_ties(dtype: str, normalize: bool, weights: tuple[float, ...], tmp_path:
     base, models = family(dtype)
     density = (0.5, 0.29, 1.0)
     made = step(
-        "ties-merge", {"inputs": tuple(models), "base": (base,)}, weight=weights, density=density, scale=0.5, normalize=normalize,
-    )  # fmt: skip
+        "ties-merge",
+        {"inputs": tuple(models), "base": (base,)},
+        weight=weights,
+        density=density,
+        scale=0.5,
+        normalize=normalize,
+    )
     got, _ = compute(made, tmp_path)
     for name in SHAPES:
         size = base.arrays[name].size
@@ -112,16 +137,27 @@ def test_arithmetic_on_models(tmp_path: Path) -> None:
 
 
 @SLOW
-@given(order=st.permutations(range(3)), verb=st.sampled_from(["linear-merge", "task-arithmetic-merge", "ties-merge"]))
+@given(
+    order=st.permutations(range(3)),
+    verb=st.sampled_from(["linear-merge", "task-arithmetic-merge", "ties-merge"]),
+)
 def test_order_of_inputs_changes_rounding_only(order: list[int], verb: str, tmp_path: Path) -> None:
-    """The law permutation_invariant: another order of the inputs gives the same up to float32's rounding."""
+    """The law permutation_invariant: another order of the inputs gives the same up to float32's
+    rounding."""
     base, models = family("F32")
     weights = (0.3, 1.0, 0.6)
     roles = {} if verb == "linear-merge" else {"base": (base,)}
     made = [
-        compute(step(verb, {"inputs": tuple(models[i] for i in o), **roles}, weight=tuple(weights[i] for i in o)), tmp_path / "x")[0]
+        compute(
+            step(
+                verb,
+                {"inputs": tuple(models[i] for i in o), **roles},
+                weight=tuple(weights[i] for i in o),
+            ),
+            tmp_path / "x",
+        )[0]
         for o in (range(3), order)
-    ]  # fmt: skip
+    ]
     for name in SHAPES:
         np.testing.assert_allclose(made[0][name], made[1][name], rtol=1e-5, atol=1e-8)
     found = lookup(verb)
@@ -129,7 +165,9 @@ def test_order_of_inputs_changes_rounding_only(order: list[int], verb: str, tmp_
     assert "permutation_invariant" in found.laws
 
 
-@pytest.mark.parametrize("verb", ["linear-merge", "slerp-merge", "ties-merge", "task-arithmetic-merge"])
+@pytest.mark.parametrize(
+    "verb", ["linear-merge", "slerp-merge", "ties-merge", "task-arithmetic-merge"]
+)
 def test_a_model_merged_with_itself_is_itself(verb: str, tmp_path: Path) -> None:
     """Merging equal models gives the bits of the model, in bf16."""
     _, (model, *_) = family("BF16")
@@ -142,7 +180,8 @@ def test_a_model_merged_with_itself_is_itself(verb: str, tmp_path: Path) -> None
 
 
 def test_slerp_at_its_ends_and_where_no_arc_is(tmp_path: Path) -> None:
-    """t of 0 and 1 give the inputs' bits without reading the other; opposite and zero tensors take the chord."""
+    """t of 0 and 1 give the inputs' bits without reading the other; opposite and zero tensors take
+    the chord."""
     a, b = random_model(1, SHAPES, "BF16"), random_model(2, SHAPES, "BF16")
     for t, kept, unread in ((0.0, a, b), (1.0, b, a)):
         unread.counts.clear()
@@ -152,7 +191,9 @@ def test_slerp_at_its_ends_and_where_no_arc_is(tmp_path: Path) -> None:
     opposite = Memory({n: -x for n, x in a.arrays.items()}, a.config)
     zero = Memory({n: x * 0 for n, x in a.arrays.items()}, a.config)
     for other, factor in ((opposite, 0.5), (zero, 0.75)):
-        got, _ = compute(step("slerp-merge", {"inputs": (a, other)}, t=0.25), tmp_path / f"{factor}")
+        got, _ = compute(
+            step("slerp-merge", {"inputs": (a, other)}, t=0.25), tmp_path / f"{factor}"
+        )
         for name in SHAPES:
             close(got[name], a.arrays[name].astype(np.float64) * factor, "BF16")
 
@@ -162,10 +203,13 @@ def test_weight_zero_is_not_read(tmp_path: Path) -> None:
     base, (a, b, c) = family("BF16")
     c.counts.clear()
     three, _ = compute(
-        step("ties-merge", {"inputs": (a, b, c), "base": (base,)}, weight=(1.0, 0.5, 0.0)), tmp_path / "3"
+        step("ties-merge", {"inputs": (a, b, c), "base": (base,)}, weight=(1.0, 0.5, 0.0)),
+        tmp_path / "3",
     )
     assert not c.counts
-    two, _ = compute(step("ties-merge", {"inputs": (a, b), "base": (base,)}, weight=(1.0, 0.5)), tmp_path / "2")
+    two, _ = compute(
+        step("ties-merge", {"inputs": (a, b), "base": (base,)}, weight=(1.0, 0.5)), tmp_path / "2"
+    )
     assert all(bits(three[name]) == bits(two[name]) for name in SHAPES)
 
 

@@ -45,19 +45,31 @@ class Memory:
         """Nothing is kept."""
 
 
-def random_model(seed: int, shapes: Mapping[str, tuple[int, ...]], dtype: str = "BF16", spread: float = 0.02) -> Memory:
+def random_model(
+    seed: int, shapes: Mapping[str, tuple[int, ...]], dtype: str = "BF16", spread: float = 0.02
+) -> Memory:
     """A model of normal draws."""
     rng = np.random.default_rng(seed)
-    return Memory({n: narrow(rng.standard_normal(s).astype(np.float32) * spread, dtype) for n, s in shapes.items()})
+    return Memory(
+        {
+            n: narrow(rng.standard_normal(s).astype(np.float32) * spread, dtype)
+            for n, s in shapes.items()
+        }
+    )
 
 
 def near(base: Memory, seed: int, spread: float = 0.002) -> Memory:
     """A fine-tune of a model: its weights plus small draws."""
     rng = np.random.default_rng(seed)
-    return Memory({
-        n: (a.astype(np.float32) + rng.standard_normal(a.shape).astype(np.float32) * spread).astype(a.dtype)
-        for n, a in base.arrays.items()
-    }, base.config)  # fmt: skip
+    return Memory(
+        {
+            n: (
+                a.astype(np.float32) + rng.standard_normal(a.shape).astype(np.float32) * spread
+            ).astype(a.dtype)
+            for n, a in base.arrays.items()
+        },
+        base.config,
+    )
 
 
 def compute(step: Operand, folder: Path, **options: Any) -> tuple[dict[str, Any], RegionStats]:

@@ -18,7 +18,11 @@ from recipelang.weights.adapter import AdapterFolder, adapter_config, pairs
 from recipelang.weights.region import make_step
 from tests.weights.models import Memory, bits, compute, random_model
 
-SHAPES = {"model.layers.0.self_attn.q_proj.weight": (1200, 300), "model.layers.0.mlp.up_proj.weight": (50, 300), "model.norm.weight": (300,)}
+SHAPES = {
+    "model.layers.0.self_attn.q_proj.weight": (1200, 300),
+    "model.layers.0.mlp.up_proj.weight": (50, 300),
+    "model.norm.weight": (300,),
+}
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 
 
@@ -32,7 +36,15 @@ def adapter(rank: int = 4, **config: Any) -> Memory:
     return Memory(arrays, {"peft_type": "LORA", "r": rank, "lora_alpha": 8, **config})
 
 
-@pytest.mark.parametrize(("config", "scale"), [({}, 2.0), ({"use_rslora": True}, 4.0), ({"alpha_pattern": {"q_proj": 12}}, 3.0), ({"rank_pattern": {"x.q_proj": 2}}, 2.0)])
+@pytest.mark.parametrize(
+    ("config", "scale"),
+    [
+        ({}, 2.0),
+        ({"use_rslora": True}, 4.0),
+        ({"alpha_pattern": {"q_proj": 12}}, 3.0),
+        ({"rank_pattern": {"x.q_proj": 2}}, 2.0),
+    ],
+)
 def test_apply_is_w_plus_scaled_b_a(config: dict[str, Any], scale: float, tmp_path: Path) -> None:
     """Against float64; alpha / r, alpha / sqrt(r) for rsLoRA, and patterns by module name."""
     base, change = random_model(0, SHAPES, "F32"), adapter(**config)
@@ -52,25 +64,36 @@ def test_reading_and_applying_give_the_same_bits(tmp_path: Path) -> None:
     kept = Adapted(base, change)
     made = {}
     for verb, roles in (
-        ("apply", {"adapter": (change,), "model": (base,)}), ("add-delta", {"model": (base,), "delta": (change,)}), ("cast", {"model": (kept,)}),
-    ):  # fmt: skip
+        ("apply", {"adapter": (change,), "model": (base,)}),
+        ("add-delta", {"model": (base,), "delta": (change,)}),
+        ("cast", {"model": (kept,)}),
+    ):
         found = lookup(verb)
         assert found is not None
-        made[verb], _ = compute(make_step(found, roles, {"dtype": "bf16"} if verb == "cast" else {}), tmp_path / verb)
+        made[verb], _ = compute(
+            make_step(found, roles, {"dtype": "bf16"} if verb == "cast" else {}), tmp_path / verb
+        )
     name = "model.layers.0.self_attn.q_proj.weight"
     whole = kept.read(name)
-    pieces = np.concatenate([kept.read(name, i, min(i + 77_777, whole.size)) for i in range(0, whole.size, 77_777)])
+    pieces = np.concatenate(
+        [kept.read(name, i, min(i + 77_777, whole.size)) for i in range(0, whole.size, 77_777)]
+    )
     assert bits(pieces) == bits(whole)
     assert all(bits(arrays[name]) == bits(whole) for arrays in made.values())
     assert whole.dtype == ml_dtypes.bfloat16
 
 
 def test_peft_reads_what_is_written_and_back(tmp_path: Path) -> None:
-    """adapter_config.json has the fields of PEFT's, and the folder opens again with the same scale."""
+    """adapter_config.json has the fields of PEFT's, and the folder opens again with the same
+    scale."""
     change = adapter()
     name = "model.layers.0.self_attn.q_proj.weight"
-    (tmp_path / "adapter_config.json").write_bytes(adapter_config(rank=4, alpha=8.0, targets=[name]))
-    save_file(dict(change.arrays), tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "adapter_config.json").write_bytes(
+        adapter_config(rank=4, alpha=8.0, targets=[name])
+    )
+    save_file(
+        dict(change.arrays), tmp_path / "adapter_model.safetensors", metadata={"format": "pt"}
+    )
     opened = AdapterFolder.open(tmp_path)
     (pair,) = pairs(opened.config, opened.tensors).values()
     assert pair.scale == 2.0
@@ -83,10 +106,15 @@ def test_peft_reads_what_is_written_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"r": 10**9}, "the rank"), ({"r": 0}, "the rank"), ({"lora_alpha": "x"}, "`lora_alpha`"), ({"use_dora": True}, "`use_dora`"),
-        ({"peft_type": "IA3"}, "IA3"), ({"bias": "all"}, "biases"), ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"r": 10**9}, "the rank"),
+        ({"r": 0}, "the rank"),
+        ({"lora_alpha": "x"}, "`lora_alpha`"),
+        ({"use_dora": True}, "`use_dora`"),
+        ({"peft_type": "IA3"}, "IA3"),
+        ({"bias": "all"}, "biases"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
     ],
-)  # fmt: skip
+)
 def test_hostile_adapters_are_refused(config: dict[str, Any], words: str) -> None:
     """Absurd ranks and kinds that are not plain LoRA are E0733, by name."""
     change = adapter()
@@ -99,6 +127,9 @@ def test_an_adapter_that_does_not_fit_is_refused() -> None:
     """A weight that the model lacks, or of another shape, is E0610."""
     found = lookup("apply")
     assert found is not None
-    for shapes in ({"model.norm.weight": (300,)}, {"model.layers.0.self_attn.q_proj.weight": (1200, 301)}):
+    for shapes in (
+        {"model.norm.weight": (300,)},
+        {"model.layers.0.self_attn.q_proj.weight": (1200, 301)},
+    ):
         with pytest.raises(RecipeError, match="E0610"):
             make_step(found, {"adapter": (adapter(),), "model": (random_model(0, shapes),)}, {})

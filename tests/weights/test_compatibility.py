@@ -1,4 +1,5 @@
-"""Models that do not fit together are refused by the type rules, with the first difference named."""
+"""Models that do not fit together are refused by the type rules, with the first difference
+named."""
 
 from __future__ import annotations
 
@@ -15,7 +16,11 @@ CONFIG = {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 4, "num_
 TABLE = {"a": TensorInfo("BF16", (4, 4)), "b": TensorInfo("BF16", (4,))}
 
 
-def model(tokenizer: TokenizerType | None = None, table: dict[str, TensorInfo] | None = None, **config: object) -> ModelType:
+def model(
+    tokenizer: TokenizerType | None = None,
+    table: dict[str, TensorInfo] | None = None,
+    **config: object,
+) -> ModelType:
     """A type with these changes."""
     return ModelType(CONFIG | config, TABLE if table is None else table, tokenizer)
 
@@ -26,7 +31,9 @@ def merged(*models: ModelType, **fields: object) -> ModelType:
     assert found is not None
     assert found.result_type is not None
     places = {"inputs": tuple(f"m{i}" for i in range(len(models)))}
-    result = found.result_type(Typed({"inputs": models}, {"weight": (1.0,) * len(models), **fields}, places))  # type: ignore[dict-item]
+    result = found.result_type(
+        Typed({"inputs": models}, {"weight": (1.0,) * len(models), **fields}, places)
+    )  # type: ignore[dict-item]
     assert isinstance(result, ModelType)
     return result
 
@@ -48,7 +55,11 @@ def test_equal_shapes_merge_into_the_subject_s_type() -> None:
         (model(model_type="qwen2"), "E0601", "`model_type` is llama and qwen2"),
         (model(tie_word_embeddings=True), "E0601", "`tie_word_embeddings`"),
         (model(num_key_value_heads=1), "E0601", "`num_key_value_heads` is 2 and 1"),
-        (model(table={**TABLE, "a": TensorInfo("BF16", (4, 5))}), "E0601", "`a` is [4, 4] and [4, 5]"),
+        (
+            model(table={**TABLE, "a": TensorInfo("BF16", (4, 5))}),
+            "E0601",
+            "`a` is [4, 4] and [4, 5]",
+        ),
         (model(table={"a": TABLE["a"]}), "E0603", "`m1` has no tensor `b`"),
         (model(table={**TABLE, "c": TABLE["b"]}), "E0603", "`m0` has no tensor `c`"),
     ],
@@ -64,7 +75,10 @@ def test_the_first_difference_is_named(other: ModelType, code: str, words: str) 
 
 def write_tokenizer(path: Path, words: list[str], extra: str = "") -> TokenizerType:
     """A tokenizer.json with these tokens; ``extra`` changes the file and not the tokens."""
-    document = {"model": {"type": "BPE", "vocab": {w: i for i, w in enumerate(words)}, "merges": []}, "x": extra}
+    document = {
+        "model": {"type": "BPE", "vocab": {w: i for i, w in enumerate(words)}, "merges": []},
+        "x": extra,
+    }
     path.write_text(json.dumps(document))
     return TokenizerType(f"digest of {words} {extra}", str(path))
 

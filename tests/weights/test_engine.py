@@ -17,9 +17,13 @@ from recipelang.weights.writer import ModelWriter
 from tests.weights.models import Memory, bits, compute, near, random_model
 
 SHAPES = {
-    "model.embed_tokens.weight": (300, 40), "model.layers.0.mlp.w": (64, 33), "model.layers.0.norm": (33,),
-    "model.layers.1.mlp.w": (64, 33), "model.norm.weight": (40,), "model.scalar": (),
-}  # fmt: skip
+    "model.embed_tokens.weight": (300, 40),
+    "model.layers.0.mlp.w": (64, 33),
+    "model.layers.0.norm": (33,),
+    "model.layers.1.mlp.w": (64, 33),
+    "model.norm.weight": (40,),
+    "model.scalar": (),
+}
 
 
 def step(verb: str, operands: dict[str, tuple[Operand, ...]], **fields: Any) -> Step:
@@ -30,13 +34,16 @@ def step(verb: str, operands: dict[str, tuple[Operand, ...]], **fields: Any) -> 
 
 
 def chain(store: Any = None) -> tuple[Step, list[Memory]]:
-    """Four merges: ties, slerp, task arithmetic, linear. ``store`` turns each result into a checkpoint."""
+    """Four merges: ties, slerp, task arithmetic, linear. ``store`` turns each result into a
+    checkpoint."""
     keep = store or (lambda made: made)
     base = random_model(0, SHAPES)
     a, b, c, d = (near(base, i) for i in range(1, 5))
     first = keep(step("ties-merge", {"inputs": (a, b), "base": (base,)}, density=0.4))
     second = keep(step("slerp-merge", {"inputs": (first, c)}, t=0.3))
-    third = keep(step("task-arithmetic-merge", {"inputs": (second, d), "base": (base,)}, weight=(0.5, 0.7)))
+    third = keep(
+        step("task-arithmetic-merge", {"inputs": (second, d), "base": (base,)}, weight=(0.5, 0.7))
+    )
     last = step("ties-merge", {"inputs": (third, first), "base": (base,)}, density=0.7, dtype="f16")
     return last, [base, a, b, c, d]
 
@@ -52,7 +59,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize(("budget", "threads"), [(1 << 30, 1), (1 << 30, 3), (1 << 15, 2), (0, 2)])
 def test_fused_is_step_by_step(budget: int, threads: int, tmp_path: Path) -> None:
-    """A chain of four merges in one region has the bits of four runs, for any budget and thread count."""
+    """A chain of four merges in one region has the bits of four runs, for any budget and thread
+    count."""
     number = iter(range(9))
 
     def stored(made: Step) -> Memory:
@@ -130,12 +138,15 @@ def test_a_killed_merge_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_non_finite_weights_stop_a_merge(bad: float, tmp_path: Path) -> None:
-    """An infinity or NaN in an input is E0620 that names the tensor; `nonfinite = allow` lets it through."""
+    """An infinity or NaN in an input is E0620 that names the tensor; `nonfinite = allow` lets it
+    through."""
     a, b = random_model(1, SHAPES), random_model(2, SHAPES)
     a.arrays["model.layers.1.mlp.w"][3, 4] = bad
     with pytest.raises(RecipeError, match=r"E0620.*model\.layers\.1\.mlp\.w"):
         compute(step("linear-merge", {"inputs": (a, b)}), tmp_path / "x")
-    got, _ = compute(step("ties-merge", {"inputs": (a, b), "base": (b,)}, nonfinite="allow"), tmp_path / "y")
+    got, _ = compute(
+        step("ties-merge", {"inputs": (a, b), "base": (b,)}, nonfinite="allow"), tmp_path / "y"
+    )
     assert np.count_nonzero(~np.isfinite(got["model.layers.0.mlp.w"].astype(np.float32))) == 0
 
 
@@ -149,7 +160,9 @@ def test_overflow_of_the_result_stops_a_cast(tmp_path: Path) -> None:
 
 
 def test_integer_tensors_must_be_equal(tmp_path: Path) -> None:
-    """What is not floating-point is copied where it is equal in all inputs, and is E0621 otherwise."""
+    """What is not floating-point is copied where it is equal in all inputs, and is E0621
+    otherwise."""
+
     def model(number: int) -> Memory:
         return Memory({"w": np.ones(3, np.float32), "ids": np.array([1, number], np.int64)})
 

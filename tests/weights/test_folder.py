@@ -71,10 +71,13 @@ def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_index_and_shards_must_agree(tmp_path: Path) -> None:
-    """A missing shard, a tensor the index lacks or misplaces, and a tensor in two shards are E0726."""
+    """A missing shard, a tensor the index lacks or misplaces, and a tensor in two shards are
+    E0726."""
     folder = sharded(tmp_path, {"a": "one.safetensors", "b": "three.safetensors"})
     assert code_of(folder)[0] == "E0726"
-    (folder / INDEX).write_text(json.dumps({"weight_map": {"a": "two.safetensors", "b": "one.safetensors"}}))
+    (folder / INDEX).write_text(
+        json.dumps({"weight_map": {"a": "two.safetensors", "b": "one.safetensors"}})
+    )
     assert "`a`" in code_of(folder)[1]
     save_file({"a": np.zeros(2, np.float32)}, folder / "two.safetensors")
     code, message = code_of(folder)
@@ -86,7 +89,9 @@ def test_pickles_are_refused_with_the_command_that_converts(tmp_path: Path) -> N
     """A folder with pickle weights alone is E0727, and the pickle is not run."""
     canary = tmp_path / "canary"
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nmkdir\n(V" + str(canary).encode() + b"\ntR.")
+    (tmp_path / "pytorch_model.bin").write_bytes(
+        b"cos\nmkdir\n(V" + str(canary).encode() + b"\ntR."
+    )
     with pytest.raises(RecipeError) as caught:
         Folder.open(tmp_path)
     assert caught.value.diagnostics[0].code == "E0727"
@@ -120,7 +125,9 @@ def test_hostile_configurations(text: str, code: str, words: str, tmp_path: Path
 
 def test_tied_head_in_the_file_is_the_embedding(tmp_path: Path) -> None:
     """A stored copy of a tied head is not a tensor of its own."""
-    arrays = {n: np.zeros((2, 2), np.float32) for n in ("model.embed_tokens.weight", "lm_head.weight")}
+    arrays = {
+        n: np.zeros((2, 2), np.float32) for n in ("model.embed_tokens.weight", "lm_head.weight")
+    }
     save_file(arrays, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"tie_word_embeddings": True}))
     assert list(Folder.open(tmp_path).tensors) == ["model.embed_tokens.weight"]

@@ -1,4 +1,5 @@
-"""init: sizes become a model that transformers loads, and draws do not depend on how they are read."""
+"""init: sizes become a model that transformers loads, and draws do not depend on how they are
+read."""
 
 from __future__ import annotations
 
@@ -23,7 +24,14 @@ def made(tmp_path: Path, architecture: str, **fields: Any) -> ModelType:
     assert found is not None
     assert found.result_type is not None
     defaults = {f.name: f.default for f in found.fields if not f.required}
-    given = {**defaults, "architecture": architecture, "hidden": 32, "heads": 4, "layers": 2, **fields}
+    given = {
+        **defaults,
+        "architecture": architecture,
+        "hidden": 32,
+        "heads": 4,
+        "layers": 2,
+        **fields,
+    }
     result = found.result_type(Typed({"tokenizer": (TokenizerType("d", str(file)),)}, given))  # type: ignore[arg-type]
     assert isinstance(result, ModelType)
     return result
@@ -31,7 +39,9 @@ def made(tmp_path: Path, architecture: str, **fields: Any) -> ModelType:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_table_is_what_transformers_builds(architecture: str, tied: bool, tmp_path: Path) -> None:
+def test_the_table_is_what_transformers_builds(
+    architecture: str, tied: bool, tmp_path: Path
+) -> None:
     """Names and shapes are those of the library's own model of this configuration."""
     torch = pytest.importorskip("torch")
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -39,13 +49,20 @@ def test_the_table_is_what_transformers_builds(architecture: str, tied: bool, tm
     made_type = made(tmp_path, architecture, kv_heads=2, tied=tied)
     config = dict(made_type.config or {})
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(str(config.pop("model_type")), **config))
-    expected = {n: tuple(t.shape) for n, t in model.state_dict().items() if not (tied and n == "lm_head.weight")}
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(str(config.pop("model_type")), **config)
+        )
+    expected = {
+        n: tuple(t.shape)
+        for n, t in model.state_dict().items()
+        if not (tied and n == "lm_head.weight")
+    }
     assert {n: i.shape for n, i in (made_type.tensors or {}).items()} == expected
 
 
 def test_draws_are_normal_and_the_same_in_pieces(tmp_path: Path) -> None:
-    """Standard deviation 0.02, ones for norms, zeros for biases; another key gives another model."""
+    """Standard deviation 0.02, ones for norms, zeros for biases; another key gives another
+    model."""
     model = InitialModel(made(tmp_path, "qwen2"), "seed")
     name = "model.layers.0.mlp.up_proj.weight"
     whole = model.read(name)
@@ -57,8 +74,13 @@ def test_draws_are_normal_and_the_same_in_pieces(tmp_path: Path) -> None:
     assert not np.array_equal(whole, model.read("model.layers.1.mlp.up_proj.weight"))
 
 
-@pytest.mark.parametrize(("fields", "code"), [({"architecture": "x"}, "E0545"), ({"heads": 5}, "E0544"), ({"kv_heads": 3}, "E0544")])
-def test_sizes_that_do_not_divide_are_named(fields: dict[str, Any], code: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [({"architecture": "x"}, "E0545"), ({"heads": 5}, "E0544"), ({"kv_heads": 3}, "E0544")],
+)
+def test_sizes_that_do_not_divide_are_named(
+    fields: dict[str, Any], code: str, tmp_path: Path
+) -> None:
     """An unknown architecture, and heads that do not divide the width or each other."""
     with pytest.raises(Fault, match=code):
         made(tmp_path, str(fields.pop("architecture", "llama")), **fields)

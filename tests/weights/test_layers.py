@@ -18,15 +18,24 @@ from tests.weights.models import Memory, compute
 
 def shrunk(count: int, **fields: Any) -> ModelType:
     """The type of a shrunken model of this many layers."""
-    table = {f"model.layers.{i}.w": TensorInfo("F32", (i + 1,)) for i in range(count)} | {"model.norm.weight": TensorInfo("F32", (3,))}
+    table = {f"model.layers.{i}.w": TensorInfo("F32", (i + 1,)) for i in range(count)} | {
+        "model.norm.weight": TensorInfo("F32", (3,))
+    }
     config = {
-        "num_hidden_layers": count, "layer_types": [f"kind{i}" for i in range(count)], "max_window_layers": 3,
+        "num_hidden_layers": count,
+        "layer_types": [f"kind{i}" for i in range(count)],
+        "max_window_layers": 3,
         "no_rope_layers": list(range(count)),
-    }  # fmt: skip
+    }
     found = lookup("shrink")
     assert found is not None
     assert found.result_type is not None
-    result = found.result_type(Typed({"model": (ModelType(config, table),)}, {"layers": None, "keep": None, "drop": None, **fields}))
+    result = found.result_type(
+        Typed(
+            {"model": (ModelType(config, table),)},
+            {"layers": None, "keep": None, "drop": None, **fields},
+        )
+    )
     assert isinstance(result, ModelType)
     return result
 
@@ -52,19 +61,27 @@ def test_configuration_and_table_follow() -> None:
     assert made.config["no_rope_layers"] == [0, 2, 3, 5]
     assert made.config["max_window_layers"] == 2
     assert {n: i.shape for n, i in (made.tensors or {}).items()} == {
-        "model.layers.0.w": (1,), "model.layers.1.w": (3,), "model.layers.2.w": (4,), "model.layers.3.w": (6,),
+        "model.layers.0.w": (1,),
+        "model.layers.1.w": (3,),
+        "model.layers.2.w": (4,),
+        "model.layers.3.w": (6,),
         "model.norm.weight": (3,),
-    }  # fmt: skip
+    }
     assert shrunk(6, keep=(5, 0, 2, 3)).config == made.config
 
 
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
-        ({}, "E0540"), ({"layers": 2, "keep": (1,)}, "E0540"), ({"keep": (1, 1)}, "E0540"),
-        ({"drop": tuple(range(6))}, "E0540"), ({"keep": (6,)}, "E0611"), ({"drop": (-1,)}, "E0611"), ({"layers": 7}, "E0611"),
+        ({}, "E0540"),
+        ({"layers": 2, "keep": (1,)}, "E0540"),
+        ({"keep": (1, 1)}, "E0540"),
+        ({"drop": tuple(range(6))}, "E0540"),
+        ({"keep": (6,)}, "E0611"),
+        ({"drop": (-1,)}, "E0611"),
+        ({"layers": 7}, "E0611"),
     ],
-)  # fmt: skip
+)
 def test_wrong_layers_are_named(fields: dict[str, Any], code: str) -> None:
     """One of the three fields, layers that exist, and at least one of them left."""
     with pytest.raises(Fault, match=code):
@@ -73,7 +90,9 @@ def test_wrong_layers_are_named(fields: dict[str, Any], code: str) -> None:
 
 def test_tensors_are_copied_from_their_layers(tmp_path: Path) -> None:
     """Each tensor of the result has the bits of its layer in the larger model."""
-    arrays = {f"model.layers.{i}.w": np.full(2, i, np.float32) for i in range(5)} | {"model.norm.weight": np.ones(2, np.float32)}
+    arrays = {f"model.layers.{i}.w": np.full(2, i, np.float32) for i in range(5)} | {
+        "model.norm.weight": np.ones(2, np.float32)
+    }
     found = lookup("shrink")
     assert found is not None
     made = make_step(found, {"model": (Memory(arrays, {"num_hidden_layers": 5}),)}, {"layers": 3})

@@ -34,11 +34,14 @@ def test_double_to_bfloat16_rounds_once(value: float) -> None:
         if not np.isfinite(float(other[0])):
             continue
         gap, best = abs(Fraction(float(other[0])) - Fraction(value)), abs(number - Fraction(value))
-        assert best < gap or (best == gap and (place % 2 == 0 or number == Fraction(float(other[0]))))
+        assert best < gap or (
+            best == gap and (place % 2 == 0 or number == Fraction(float(other[0])))
+        )
 
 
 def test_non_finite_numbers_are_seen() -> None:
-    """Infinities and NaN of every format are found, and the largest finite number is none of them."""
+    """Infinities and NaN of every format are found, and the largest finite number is none of
+    them."""
     for name in ("F64", "F32", "F16", "BF16"):
         dtype = numpy_dtype(name)
         largest = np.array([ml_dtypes.finfo(dtype).max], dtype)

@@ -37,7 +37,10 @@ HOSTILE = {
     "a list": (framed(b"[]"), "does not begin with `{`"),
     "leading space": (framed(b" {}"), "does not begin with `{`"),
     "duplicate name": (
-        framed(b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"x"),
+        framed(
+            b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
+            b"x",
+        ),
         "`a` is defined twice",
     ),
     "overlap": (framed({"a": ONE, "b": row("U8", [4], [2, 6])}, b"x" * 6), "`a` and `b` overlap"),
@@ -50,21 +53,31 @@ HOSTILE = {
     "negative size": (framed({"a": row("U8", [-1], [0, 1])}, b"x"), "not a list of sizes"),
     "boolean size": (framed({"a": row("U8", [True], [0, 1])}, b"x"), "not a list of sizes"),
     "unknown dtype": (framed({"a": row("X99", [1], [0, 1])}, b"x"), "unknown dtype `X99`"),
-    "metadata": (framed({"__metadata__": {"a": 1}, "t": row("U8", [1], [0, 1])}, b"x"), "__metadata__"),
+    "metadata": (
+        framed({"__metadata__": {"a": 1}, "t": row("U8", [1], [0, 1])}, b"x"),
+        "__metadata__",
+    ),
     "path in a name": (framed({"../../etc/x": row("U8", [1], [0, 1])}, b"x"), "is not allowed"),
     "control characters": (framed({"a\x1b[2J\n": row("U8", [1], [0, 1])}, b"x"), "a\\x1b[2J\\n"),
     "empty name": (framed({"": row("U8", [1], [0, 1])}, b"x"), "is not allowed"),
     "long name": (framed({"a" * 2000: row("U8", [1], [0, 1])}, b"x"), "is not allowed"),
     "look-alike names": (
-        framed({"\u00e9": row("U8", [1], [0, 1]), "e\u0301": row("U8", [1], [1, 2])}, b"xy"), "look the same",
+        framed({"\u00e9": row("U8", [1], [0, 1]), "e\u0301": row("U8", [1], [1, 2])}, b"xy"),
+        "look the same",
     ),
-    "deep nesting": (framed(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "nested too deeply"),
+    "deep nesting": (
+        framed(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+        "nested too deeply",
+    ),
     "NaN": (framed(b'{"a":NaN}'), "not a number"),
-    "too many tensors": (framed(b"{" + b",".join(b'"%d":{"data_offsets":0}' % i for i in range(500_001)) + b"}"), "the limit of 500000"),
+    "too many tensors": (
+        framed(b"{" + b",".join(b'"%d":{"data_offsets":0}' % i for i in range(500_001)) + b"}"),
+        "the limit of 500000",
+    ),
     "pickle": (b"\x80\x04\x95\x20\x00\x00\x00\x00\x00\x00\x00}.", "looks like a pickle"),
     "zip": (b"PK\x03\x04" + b"\0" * 20, "looks like a zip"),
     "gguf": (b"GGUF" + b"\0" * 20, "looks like a GGUF"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", HOSTILE)
@@ -94,13 +107,18 @@ def test_special_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_the_library_writes_is_read(tmp_path: Path) -> None:
-    """A file of the safetensors library gives its names, shapes and bytes, zero-size tensors included."""
+    """A file of the safetensors library gives its names, shapes and bytes, zero-size tensors
+    included."""
     import numpy as np
     from safetensors.numpy import save_file
 
     from recipelang.weights.rawread import read_elements
 
-    arrays = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array(7, np.int64), "z": np.empty((0, 3), np.float16)}
+    arrays = {
+        "b": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "a": np.array(7, np.int64),
+        "z": np.empty((0, 3), np.float16),
+    }
     save_file(arrays, tmp_path / "x.safetensors", metadata={"format": "pt"})
     header = read_header(tmp_path / "x.safetensors")
     assert list(header.entries) == ["a", "b", "z"]

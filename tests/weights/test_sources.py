@@ -29,7 +29,9 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
         locate("n", folder=tmp_path)
 
 
-def test_packages_are_located_without_importing_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_are_located_without_importing_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The package's code is not run, and a path stays inside it."""
     package = tmp_path / "has_a_model"
     package.mkdir()
@@ -50,10 +52,24 @@ def test_packages_are_located_without_importing_them(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     "uri",
     [
-        "", "a\nb", "a\x1b[2J", "package:x/../y", "package:/etc/passwd", "package:x", "package:x.y/z", "hf:../x", "hf:a/b/c",
-        "hf:a--b/c", "hf://user:pw@host/x", "hf:user@org/x", "file:///proc/self/mem", "s3:b/../k", "https://user:pw@x/y", "x" * 5000,
+        "",
+        "a\nb",
+        "a\x1b[2J",
+        "package:x/../y",
+        "package:/etc/passwd",
+        "package:x",
+        "package:x.y/z",
+        "hf:../x",
+        "hf:a/b/c",
+        "hf:a--b/c",
+        "hf://user:pw@host/x",
+        "hf:user@org/x",
+        "file:///proc/self/mem",
+        "s3:b/../k",
+        "https://user:pw@x/y",
+        "x" * 5000,
     ],
-)  # fmt: skip
+)
 def test_hostile_uris_are_refused(uri: str) -> None:
     """Control characters, credentials, steps upwards and unknown schemes are E0721."""
     assert code_of(uri) == "E0721"
@@ -79,3 +95,20 @@ def test_the_hub_s_cache_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.Mo
         assert found is not None
         assert found.revision == "abc123"
     assert locate("hf:org/name", "def456") is None
+
+
+def test_a_snapshot_without_weights_has_a_partial_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After fetching metadata alone the configuration is known and the table is not."""
+    from recipelang.weights.metadata import model_type
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--org--name" / "snapshots" / "abc123"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 4}')
+    (snapshot / "tokenizer.json").write_text("{}")
+    made = model_type("hf:org/name", "abc123", dtype="bf16")
+    assert (made.layers, made.tensors) == (4, None)
+    assert made.tokenizer is not None
+    assert model_type("hf:org/other").config is None

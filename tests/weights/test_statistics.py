@@ -13,7 +13,9 @@ from recipelang.weights.kernel import Kth, KthMagnitude
 from recipelang.weights.statistics import KthAccumulator
 
 
-def select(values: Any, k: int, sample: Any, block: int, limit: int | None = None) -> tuple[Kth, int]:
+def select(
+    values: Any, k: int, sample: Any, block: int, limit: int | None = None
+) -> tuple[Kth, int]:
     """The answer, and how many passes it took."""
     one = KthAccumulator(KthMagnitude(lambda xp, inputs: inputs, k), values.size, sample)
     if limit is not None:
@@ -44,7 +46,9 @@ def chosen(values: Any, kth: Kth) -> set[int]:
 
 
 @given(
-    st.lists(st.integers(-4, 4), min_size=1, max_size=60), st.data(), st.sampled_from([np.float32, np.float64])
+    st.lists(st.integers(-4, 4), min_size=1, max_size=60),
+    st.data(),
+    st.sampled_from([np.float32, np.float64]),
 )
 def test_any_sample_gives_the_exact_answer(numbers: list[int], data: Any, dtype: Any) -> None:
     """Whatever the sample, the block size and the memory, exactly the k largest are kept."""

@@ -16,9 +16,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
-def test_synthesised_folder_gives_the_logits_of_an_independent_conversion(architecture: str, tmp_path: Path) -> None:
-    """A model assembled from GGUF's own definition (rotary embedding on neighbouring rows for llama) and the
-    folder written here, run by transformers, agree."""
+def test_synthesised_folder_gives_the_logits_of_an_independent_conversion(
+    architecture: str, tmp_path: Path
+) -> None:
+    """A model assembled from GGUF's own definition (rotary embedding on neighbouring rows for
+    llama) and the folder written here, run by transformers, agree."""
     torch = pytest.importorskip("torch")
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -37,12 +39,15 @@ def test_synthesised_folder_gives_the_logits_of_an_independent_conversion(archit
 
 
 def forward(path: Path, architecture: str, ids: list[int]) -> np.ndarray:
-    """A decoder in float64 over GGUF tensors as stored, by llama.cpp's conventions: NORM rope (pairs of
-    neighbours) for llama, NEOX rope (halves) for qwen."""
+    """A decoder in float64 over GGUF tensors as stored, by llama.cpp's conventions: NORM rope
+    (pairs of neighbours) for llama, NEOX rope (halves) for qwen."""
     from gguf import GGUFReader
     from gguf.quants import dequantize
 
-    w = {t.name: dequantize(t.data, t.tensor_type).astype(np.float64) for t in GGUFReader(str(path)).tensors}
+    w = {
+        t.name: dequantize(t.data, t.tensor_type).astype(np.float64)
+        for t in GGUFReader(str(path)).tensors
+    }
     heads, kv, dim, count = 4, 2, 64, len(ids)
     x = w["token_embd.weight"][ids]
 
@@ -53,7 +58,11 @@ def forward(path: Path, architecture: str, ids: list[int]) -> np.ndarray:
         angle = np.arange(count)[:, None] * 5e5 ** (-np.arange(0, dim, 2) / dim)
         cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
         out = np.empty_like(v)
-        first, second = (slice(0, None, 2), slice(1, None, 2)) if architecture == "llama" else (slice(0, dim // 2), slice(dim // 2, None))
+        first, second = (
+            (slice(0, None, 2), slice(1, None, 2))
+            if architecture == "llama"
+            else (slice(0, dim // 2), slice(dim // 2, None))
+        )
         out[..., first] = v[..., first] * cos - v[..., second] * sin
         out[..., second] = v[..., second] * cos + v[..., first] * sin
         return out
@@ -72,5 +81,9 @@ def forward(path: Path, architecture: str, ids: list[int]) -> np.ndarray:
     x = x + np.einsum("hqk,khd->qhd", share, v).reshape(count, -1) @ w["blk.0.attn_output.weight"].T
     h = norm(x, w["blk.0.ffn_norm.weight"])
     gate = h @ w["blk.0.ffn_gate.weight"].T
-    x = x + (gate / (1 + np.exp(-gate)) * (h @ w["blk.0.ffn_up.weight"].T)) @ w["blk.0.ffn_down.weight"].T
+    x = (
+        x
+        + (gate / (1 + np.exp(-gate)) * (h @ w["blk.0.ffn_up.weight"].T))
+        @ w["blk.0.ffn_down.weight"].T
+    )
     return np.asarray(norm(x, w["output_norm.weight"]) @ w["output.weight"].T)

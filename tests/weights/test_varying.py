@@ -14,25 +14,33 @@ PER = Form("per", (("self_attn", 0.3), ("mlp", RAMP), ("*norm.weight", 0.9)))
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("model.embed_tokens.weight", 0.0), ("model.layers.0.mlp.x", 0.0), ("model.layers.2.mlp.x", 0.5),
-        ("model.layers.3.mlp.x", 1.25), ("model.layers.4.mlp.x", 2.0), ("model.norm.weight", 2.0),
+        ("model.embed_tokens.weight", 0.0),
+        ("model.layers.0.mlp.x", 0.0),
+        ("model.layers.2.mlp.x", 0.5),
+        ("model.layers.3.mlp.x", 1.25),
+        ("model.layers.4.mlp.x", 2.0),
+        ("model.norm.weight", 2.0),
         ("lm_head.weight", 2.0),
     ],
-)  # fmt: skip
+)
 def test_gradient_is_piecewise_linear_over_depth(name: str, expected: float) -> None:
-    """Layer i of L stands at i / (L - 1); what is before the layers takes the first value, after the last."""
+    """Layer i of L stands at i / (L - 1); what is before the layers takes the first value, after
+    the last."""
     assert resolve(RAMP, name, layers=5, default=None) == expected
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("model.layers.1.self_attn.q_proj.weight", 0.3), ("model.layers.2.mlp.up_proj.weight", 0.5),
-        ("model.norm.weight", 0.9), ("model.mlpx.weight", 7.0),
+        ("model.layers.1.self_attn.q_proj.weight", 0.3),
+        ("model.layers.2.mlp.up_proj.weight", 0.5),
+        ("model.norm.weight", 0.9),
+        ("model.mlpx.weight", 7.0),
     ],
-)  # fmt: skip
+)
 def test_first_matching_pattern_wins(name: str, expected: float) -> None:
-    """Whole components without `*`, a glob over the name with it, the default where nothing matches."""
+    """Whole components without `*`, a glob over the name with it, the default where nothing
+    matches."""
     assert resolve(PER, name, layers=5, default=7.0) == expected
 
 

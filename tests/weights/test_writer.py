@@ -55,7 +55,9 @@ def test_large_models_are_cut_into_shards(tmp_path: Path) -> None:
     for name in ARRAYS:
         write(writer, name)
     written = writer.finish()
-    assert [s.path.name for s in written.shards] == [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    assert [s.path.name for s in written.shards] == [
+        f"model-0000{i}-of-00002.safetensors" for i in (1, 2)
+    ]
     assert sorted(load_file(written.shards[1].path)) == ["t2", "t3"]
     index = json.loads(index_json(layout(TABLE, 45)))
     assert index["weight_map"]["t3"] == "model-00002-of-00002.safetensors"
@@ -63,7 +65,8 @@ def test_large_models_are_cut_into_shards(tmp_path: Path) -> None:
 
 
 def test_a_killed_writer_is_gone_on_with(tmp_path: Path) -> None:
-    """Complete tensors stay, half ones and damaged ones are written again, and the bytes are the same."""
+    """Complete tensors stay, half ones and damaged ones are written again, and the bytes are the
+    same."""
     killed = ModelWriter(tmp_path / "a", TABLE, identity="k")
     write(killed, "t0")
     write(killed, "t1")

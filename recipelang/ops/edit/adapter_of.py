@@ -18,8 +18,10 @@ def adapter_of_result(typed: Typed) -> AdapterType:
     kind="source", result="Adapter", origin="model", result_type=adapter_of_result,
     cost=lambda typed: Cost(),
 )  # fmt: skip
-def adapter_of(model: Annotated[Model, SUBJECT, "a model fine-tuned with `adapter = lora(…)`"]) -> None:
+def adapter_of(
+    model: Annotated[Model, SUBJECT, "a model fine-tuned with `adapter = lora(…)`"],
+) -> None:
     """The low-rank matrices alone, which `publish` writes as PEFT files.
 
-        publish (adapter-of other) to "out/verses"
+    publish (adapter-of other) to "out/verses"
     """

@@ -34,7 +34,7 @@ def apply(
 ) -> Kernel | Copy:
     """W + scale * B A for every adapted weight, in float32 and rounded once to the model's dtype.
 
-        other = apply verses to base
+    other = apply verses to base
     """
     change: Any = adapter
     pair = change.pair if change is not None else None

@@ -37,6 +37,6 @@ def cast(
 ) -> Copy:
     """Every floating-point tensor rounded to nearest, ties to even; other tensors stay.
 
-        half = cast base { dtype = bf16 }
+    half = cast base { dtype = bf16 }
     """
     return Copy("model")

@@ -20,9 +20,11 @@ def kept_layers(fields: dict[str, Attr], count: int) -> tuple[int, ...]:
     written = [name for name in CHOICES if fields.get(name) is not None]
     if len(written) != 1:
         raise Fault(
-            "E0540", "`shrink` needs one of `layers`, `keep` and `drop`", at=written[1] if written else "",
+            "E0540",
+            "`shrink` needs one of `layers`, `keep` and `drop`",
+            at=written[1] if written else "",
             help="`layers = 18` spaces them evenly; `keep` and `drop` list layers from 0",
-        )  # fmt: skip
+        )
     name = written[0]
     value = fields[name]
     if isinstance(value, int):
@@ -33,11 +35,17 @@ def kept_layers(fields: dict[str, Attr], count: int) -> tuple[int, ...]:
     for i in listed:
         if not 0 <= i < count:
             raise Fault(
-                "E0611", f"there is no layer {i}: the model has {count}, from 0 to {count - 1}", at=name
+                "E0611",
+                f"there is no layer {i}: the model has {count}, from 0 to {count - 1}",
+                at=name,
             )
     if len(set(listed)) != len(listed):
         raise Fault("E0540", f"`{name}` names a layer twice", at=name)
-    keep = tuple(sorted(listed)) if name == "keep" else tuple(i for i in range(count) if i not in listed)
+    keep = (
+        tuple(sorted(listed))
+        if name == "keep"
+        else tuple(i for i in range(count) if i not in listed)
+    )
     if not keep:
         raise Fault("E0540", "no layer would be left", at=name)
     return keep
@@ -62,7 +70,9 @@ def shrink(
     model: Annotated[Model, SUBJECT, "what is made smaller"],
     tensor: Annotated[str, TENSOR],
     depth: Annotated[int, LAYERS],
-    layers: Annotated[int | None, Range(1, 10_000), "how many layers stay, evenly spaced, first and last included"] = None,
+    layers: Annotated[
+        int | None, Range(1, 10_000), "how many layers stay, evenly spaced, first and last included"
+    ] = None,
     keep: Annotated[list[int] | None, "the layers that stay"] = None,
     drop: Annotated[list[int] | None, "the layers that go"] = None,
 ) -> Copy:

@@ -28,9 +28,11 @@ def check_weights(typed: Typed, *, normalized: bool) -> None:
     numbers = [w for w in weights if isinstance(w, int | float)]
     if len(numbers) == len(weights) and numbers and sum(numbers) == 0:
         raise Fault(
-            "E0541", "the weights add up to zero, and the result is divided by their sum", at="weight",
+            "E0541",
+            "the weights add up to zero, and the result is divided by their sum",
+            at="weight",
             help="change a weight, or write `normalize = false`",
-        )  # fmt: skip
+        )
 
 
 def check_pair(typed: Typed, verb: str) -> None:

@@ -29,9 +29,13 @@ def add_delta_cost(typed: Typed) -> Cost:
 
 
 @operation(
-    kind="weights", result="Model", origin="model", result_type=add_delta_result, cost=add_delta_cost,
+    kind="weights",
+    result="Model",
+    origin="model",
+    result_type=add_delta_result,
+    cost=add_delta_cost,
     internal=True,
-)  # fmt: skip
+)
 def add_delta(
     model: Annotated[Model, SUBJECT, "what is changed"],
     delta: Annotated[Delta | Adapter, WITH, "the change"],

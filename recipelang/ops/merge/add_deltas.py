@@ -23,7 +23,11 @@ def add_deltas_cost(typed: Typed) -> Cost:
 
 
 @operation(
-    kind="weights", result="Delta", result_type=add_deltas_result, cost=add_deltas_cost, internal=True
+    kind="weights",
+    result="Delta",
+    result_type=add_deltas_result,
+    cost=add_deltas_cost,
+    internal=True,
 )
 def add_deltas(
     left: Annotated[Delta, SUBJECT, "one difference"],

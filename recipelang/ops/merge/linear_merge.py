@@ -1,4 +1,5 @@
-"""linear-merge: the weighted mean of models (model soups, Wortsman et al. 2022, arXiv 2203.05482)."""
+"""linear-merge: the weighted mean of models (model soups, Wortsman et al. 2022, arXiv
+2203.05482)."""
 
 # A per-input field has one default for all inputs, which the checkers take for a tuple.
 # mypy: disable-error-code="assignment"
@@ -28,19 +29,25 @@ def linear_cost(typed: Typed) -> Cost:
 
 
 @operation(
-    kind="weights", result="Model", origin="common", laws=("permutation_invariant", "idempotent"),
-    include=merging, result_type=linear_result, cost=linear_cost,
-)  # fmt: skip
+    kind="weights",
+    result="Model",
+    origin="common",
+    laws=("permutation_invariant", "ignores_zero_weight", "idempotent"),
+    include=merging,
+    result_type=linear_result,
+    cost=linear_cost,
+)
 def linear_merge(
     inputs: Annotated[list[Model], SUBJECT, WITH, "the models to average"],
     weight: Annotated[PerInput[PerTensor[float]], "share of each model"] = 1.0,
     normalize: Annotated[bool, "divide by the sum of the weights"] = True,
     **shared: Any,
 ) -> Kernel:
-    """R = sum_i w_i X_i, divided by sum_i w_i when `normalize`. Without weights it is the uniform soup.
+    """R = sum_i w_i X_i, divided by sum_i w_i when `normalize`. Without weights it is the uniform
+    soup.
 
-    The sum runs over the inputs in the recipe's order in float32 (F64 tensors: float64) and is rounded
-    once. Another order of the inputs gives the same up to that rounding.
+    The sum runs over the inputs in the recipe's order in float32 (F64 tensors: float64) and is
+    rounded once. Another order of the inputs gives the same up to that rounding.
 
         soup = a -> linear-merge with b(weight = 0.5) and c
     """

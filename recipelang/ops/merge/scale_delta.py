@@ -21,7 +21,12 @@ def scale_delta_cost(typed: Typed) -> Cost:
 
 
 @operation(
-    kind="weights", result="Delta", result_type=scale_delta_result, cost=scale_delta_cost, internal=True
+    kind="weights",
+    result="Delta",
+    result_type=scale_delta_result,
+    cost=scale_delta_cost,
+    internal=True,
+    laws=("unit_factor",),
 )
 def scale_delta(
     delta: Annotated[Delta, SUBJECT, "the difference"],

@@ -9,7 +9,7 @@ from recipelang.ops.merge._fields import check_pair, merging
 from recipelang.ops.spec import SUBJECT, WITH, Cost, Model, PerTensor, Range, Typed, operation
 from recipelang.types import ModelType
 from recipelang.weights.compatibility import merged_type, streaming_cost
-from recipelang.weights.kernel import Array, Block, Inputs, Kernel, Results, SumOf, Statistic
+from recipelang.weights.kernel import Array, Block, Inputs, Kernel, Results, Statistic, SumOf
 
 NARROW = 1e-4
 """Angles (radians) below which the arc and the chord agree to float32's precision."""
@@ -44,20 +44,25 @@ def shares(aa: float, bb: float, ab: float, t: float) -> tuple[float, float]:
 
 
 @operation(
-    kind="weights", result="Model", origin="common", laws=("endpoints", "idempotent"), include=merging,
-    result_type=slerp_result, cost=slerp_cost,
-)  # fmt: skip
+    kind="weights",
+    result="Model",
+    origin="common",
+    laws=("endpoints", "idempotent"),
+    include=merging,
+    result_type=slerp_result,
+    cost=slerp_cost,
+)
 def slerp_merge(
     inputs: Annotated[list[Model], SUBJECT, WITH, "two models: a, the subject, and b"],
     t: Annotated[PerTensor[float], Range(0, 1), "0 gives a, 1 gives b"],
     **shared: Any,
 ) -> Kernel:
-    """R = sin((1 - t) θ) / sin θ * a + sin(t θ) / sin θ * b, with θ the angle between the two tensors taken
-    as vectors.
+    """R = sin((1 - t) θ) / sin θ * a + sin(t θ) / sin θ * b, with θ the angle between the two
+    tensors taken as vectors.
 
-    Where a direction between them is not defined (a zero tensor, opposite tensors) and where the arc is
-    the chord to float32's precision (θ below 1e-4), R = (1 - t) a + t b. Norms and dot product are summed
-    in float64. mergekit takes the chord for cosines above 0.9995 already.
+    Where a direction between them is not defined (a zero tensor, opposite tensors) and where the
+    arc is the chord to float32's precision (θ below 1e-4), R = (1 - t) a + t b. Norms and dot
+    product are summed in float64. mergekit takes the chord for cosines above 0.9995 already.
 
         between = a -> slerp-merge with b { t = gradient(0, 0.5, 1) }
     """

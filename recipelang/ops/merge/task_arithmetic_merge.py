@@ -1,4 +1,5 @@
-"""task-arithmetic-merge: add weighted task vectors to a base (Ilharco et al. 2023, arXiv 2212.04089)."""
+"""task-arithmetic-merge: add weighted task vectors to a base (Ilharco et al. 2023, arXiv
+2212.04089)."""
 
 # A per-input field has one default for all inputs, which the checkers take for a tuple.
 # mypy: disable-error-code="assignment"
@@ -10,7 +11,16 @@ from typing import Annotated, Any
 
 from recipelang.ops.merge._fields import check_weights, merging, truthy
 from recipelang.ops.spec import (
-    BY_ORIGIN, FROM, SUBJECT, WITH, Cost, Model, PerInput, PerTensor, Typed, operation,
+    BY_ORIGIN,
+    FROM,
+    SUBJECT,
+    WITH,
+    Cost,
+    Model,
+    PerInput,
+    PerTensor,
+    Typed,
+    operation,
 )  # fmt: skip
 from recipelang.types import ModelType
 from recipelang.weights.compatibility import merged_type, streaming_cost
@@ -30,9 +40,14 @@ def task_arithmetic_cost(typed: Typed) -> Cost:
 
 
 @operation(
-    kind="weights", result="Model", origin="base", laws=("permutation_invariant",), include=merging,
-    result_type=task_arithmetic_result, cost=task_arithmetic_cost,
-)  # fmt: skip
+    kind="weights",
+    result="Model",
+    origin="base",
+    laws=("permutation_invariant", "ignores_zero_weight"),
+    include=merging,
+    result_type=task_arithmetic_result,
+    cost=task_arithmetic_cost,
+)
 def task_arithmetic_merge(
     inputs: Annotated[list[Model], SUBJECT, WITH, "the fine-tuned models"],
     base: Annotated[Model, FROM, BY_ORIGIN, "what the task vectors are taken from"],

@@ -30,6 +30,6 @@ def adapter(
 ) -> None:
     """A LoRA adapter (Hu et al. 2021, arXiv 2106.09685) in the files that PEFT writes.
 
-        verses = adapter "adapters/verses" from base
-        other = apply verses to base
+    verses = adapter "adapters/verses" from base
+    other = apply verses to base
     """

