@@ -22,7 +22,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from recipelang.types import TensorInfo
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.evaluate import Evaluation, held_bytes, needs_statistics, walk
 from recipelang.weights.region import Leaf, Memo, Operand, Source, source_of
@@ -78,16 +77,18 @@ def run_region(
         if not writer.finished(name)
     ]
     run = _Run(jobs, budget_bytes, report)
-    workers = threads or len(os.sched_getaffinity(0))
+    workers = threads or _processors()
     with ThreadPoolExecutor(workers, thread_name_prefix="weights") as pool:
         for future in [pool.submit(run.work) for _ in range(workers)]:
             future.result()
     return run.stats()
 
 
-def step_writer_tensors(operand: Operand) -> dict[str, TensorInfo]:
-    """The table that a writer for this output needs."""
-    return dict(operand.tensors)
+def _processors() -> int:
+    """The processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,6 +16,7 @@ Example:
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -75,6 +76,7 @@ class ModelWriter:
         self._hashers: dict[str, Any] = {}
         self._places = {name: (s, s.offsets[name]) for s in self._layout for name in s.tensors}
         self._lock = threading.Lock()
+        self._closed = False
         self._stamp = _stamp(self._layout, identity)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -119,8 +121,8 @@ class ModelWriter:
             self._complete(name, hashlib.sha256().hexdigest())
         if len(missing) > len(empty):
             raise ValueError(f"{len(missing) - len(empty)} tensors were not written")
-        digests = [follower.result() for follower in self._followers]
         try:
+            digests = [follower.result() for follower in self._followers]
             for descriptor in self._files.values():
                 os.fsync(descriptor)
         except OSError as error:
@@ -142,16 +144,14 @@ class ModelWriter:
         return Written(table, shards)
 
     def close(self) -> None:
-        """Stop without finishing: what is complete stays for the next run. Once closed, it stays
-        so."""
-        if not self._files:
+        """Stop without finishing: what is complete stays for the next run. Closing twice is fine."""
+        if self._closed:
             return
+        self._closed = True
         for follower in self._followers:
             follower.stop()
         for descriptor in (*self._files.values(), self._journal):
             os.close(descriptor)
-        self._files, self._journal = {}, os.open(os.devnull, os.O_WRONLY)
-        os.close(self._journal)
 
     def _shard_digest(self, name: str, shards: tuple[Shard, ...]) -> str:
         position = self._layout.index(self._places[name][0])
@@ -214,6 +214,7 @@ class _Follower:
         self._sha = hashlib.sha256()
         self._condition = threading.Condition()
         self._stopped = False
+        self._error: OSError | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -230,11 +231,19 @@ class _Follower:
         self._thread.join()
 
     def result(self) -> str:
-        """The digest of the whole file; waits for it."""
+        """The digest of the whole file; waits for it. Raises OSError when it could not be read."""
         self._thread.join()
+        if self._error is not None:
+            raise self._error
         return self._sha.hexdigest()
 
     def _run(self) -> None:
+        try:
+            self._follow()
+        except OSError as error:
+            self._error = error
+
+    def _follow(self) -> None:
         descriptor = self._descriptor
         at = 0
         for name in self.shard.tensors:
@@ -257,7 +266,7 @@ def _chunks(descriptor: int, start: int, stop: int) -> Any:
     while start < stop:
         count = os.preadv(descriptor, [view[: min(CHUNK, stop - start)]], start)
         if count == 0:
-            return
+            raise OSError(errno.EIO, "the file became shorter")
         yield view[:count]
         start += count
 

@@ -105,5 +105,6 @@ def test_finishing_early_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="4 tensors"):
         writer.finish()
     writer.close()
+    writer.close()
     empty = ModelWriter(tmp_path / "b", {"e": TensorInfo("F32", (0, 3))})
     assert empty.finish().tensors["e"].digest == hashlib.sha256().hexdigest()
