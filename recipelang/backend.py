@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 KNOWN = {"torch": "recipelang_torch", "jax": "recipelang_jax"}
-REQUIRES = {"torch": ("torch", "transformers"), "jax": ("jax", "optax")}
+REQUIRES = {"torch": ("torch", "transformers"), "jax": ("jax",)}
 
 Precision = Literal["F64", "F32", "BF16", "F16"]
 

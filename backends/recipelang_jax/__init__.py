@@ -57,7 +57,7 @@ class JaxBackend:
         try:
             check_tensors(make_spec(config), tensors)
         except Unsupported as reason:
-            return f"the JAX backend does not know {reason}; run this step with `--backend torch`"
+            return f"it does not know {reason} (`--backend torch` may)"
         return None
 
     def isolates_documents(self, config: Mapping[str, object]) -> bool:
@@ -73,13 +73,21 @@ class JaxBackend:
             raise _refused(str(reason)) from reason
 
     def train(self, job: TrainingJob, report: Callable[[Progress], None]) -> Trained:
-        """Carry a job out. Raises RecipeError E0803 for what :meth:`refuse` names."""
+        """Carry a job out. Raises RecipeError E0803 for what :meth:`refuse` names,
+        E0804 for another run's state, E0806 without memory, E0851 and E0852 for the disk."""
         for model in (job.model, *job.teachers):
             self._require(model)
         try:
             return run(Placement.all_devices(), job, report)
         except Unsupported as reason:
             raise _refused(str(reason)) from reason
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise fault(
+                "E0806", "the device ran out of memory in training",
+                help="set `micro_batch` to fewer rows or `recompute = true`, or shorten `length`",
+            ) from error  # fmt: skip
 
     def _require(self, model: Checkpoint) -> None:
         try:

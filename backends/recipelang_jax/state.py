@@ -47,17 +47,20 @@ def load(folder: Path, like: Mapping[str, Tree]) -> tuple[dict[str, Tree], Any] 
 
     Raises RecipeError E0804 when the file holds the state of another job.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     path = folder / FILE
     if not path.exists():
         return None
     expected, structure = _named(like)
-    with safe_open(path, framework="numpy") as file:
-        if set(file.keys()) != set(expected):
-            raise _other(path)
-        leaves = {name: file.get_tensor(name) for name in expected}
-        record = json.loads(file.metadata()["record"])
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if set(file.keys()) != set(expected):
+                raise _other(path)
+            leaves = {name: file.get_tensor(name) for name in expected}
+            record = json.loads(file.metadata()["record"])
+    except (SafetensorError, ValueError) as error:
+        raise _other(path) from error
     for name, leaf in expected.items():
         if leaves[name].shape != leaf.shape or leaves[name].dtype != leaf.dtype:
             raise _other(path)
@@ -66,6 +69,6 @@ def load(folder: Path, like: Mapping[str, Tree]) -> tuple[dict[str, Tree], Any] 
 
 def _other(path: Path) -> Exception:
     return fault(
-        "E0804", f"`{path}` holds the state of another training run",
+        "E0804", f"`{path}` is damaged or holds the state of another training run",
         help="remove that folder to start this step again from its beginning",
     )  # fmt: skip

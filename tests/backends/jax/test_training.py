@@ -129,12 +129,14 @@ def test_an_interrupted_run_resumes_bit_for_bit(precision: str, tmp_path: Path) 
 
 
 def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
-    """A folder with another job's state is the fault E0804."""
+    """A folder with another job's state, or with a damaged one, is the fault E0804."""
     from recipelang_jax import state
 
     state.save(tmp_path, {"trained": {"x": np.zeros(3)}}, {"step": 1})
-    with pytest.raises(RecipeError, match="another training run"):
-        train(job(checkpoint=tmp_path))
+    for _ in range(2):
+        with pytest.raises(RecipeError, match="E0804"):
+            train(job(checkpoint=tmp_path))
+        (tmp_path / state.FILE).write_bytes(b"half a file")
 
 
 def test_only_the_named_tensors_are_trained() -> None:
