@@ -144,7 +144,7 @@ class ModelWriter:
         return Written(table, shards)
 
     def close(self) -> None:
-        """Stop without finishing: what is complete stays for the next run. Closing twice is fine."""
+        """Stop without finishing: what is complete stays for the next run. Twice is fine."""
         if self._closed:
             return
         self._closed = True
