@@ -114,7 +114,6 @@ def _prepare(job: TrainingJob, device: torch.device) -> _Run:
         weights, masters = _full(job, model)
     if job.recompute:
         _enable_recompute(model.module)
-    model.module.train()  # recomputation asks for it; every dropout of the configuration is off
     for teacher in teachers:
         teacher.module.requires_grad_(False)
     terms = resolve(job.objective)
@@ -127,6 +126,7 @@ def _enable_recompute(module: Any) -> None:
     if enable is None:  # before transformers 5.23
         enable = module.gradient_checkpointing_enable
     enable({"use_reentrant": False})
+    module.train()  # transformers asks for it; every dropout of the configuration is off
 
 
 def _full(

@@ -211,7 +211,7 @@ def load(model: Checkpoint, precision: Precision, device: torch.device) -> Decod
     for name, info in model.tensors.items():
         if info.dtype not in DTYPES:
             raise refused(f"the dtype `{info.dtype}` of `{name}`")
-        tensors[name] = from_numpy(model.read(name).reshape(info.shape)).to(device, dtype)
+        tensors[name] = from_numpy(model.read(name).reshape(info.shape)).to(dtype)
         model.release(name)
     try:
         module = _fill(model.config, tensors, dtype).to(device)

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["devices", "place", "positions_at_once", "repeatable", "rows_at_once"]
 
 _CPU_ROOM = 4 << 30
-_NEAR_LOGITS = 16 << 20
-_LOGITS = 512 << 20
-"""Bytes for activations on a CPU, and for a chunk of float32 logits near the cache and
-elsewhere."""
+_CPU_LOGITS = 16 << 20
+_GPU_LOGITS = 512 << 20
+"""Bytes for activations on a CPU, and for a chunk of float32 logits on a CPU and a GPU."""
+_TRAINED_HEAD = 512
 
 
 def place() -> torch.device:
@@ -49,7 +49,7 @@ def repeatable(device: torch.device) -> Iterator[None]:
     """The same bits from the same inputs, so that a resumed run equals an undisturbed one.
 
     On a CPU torch's operations used here are so already. On CUDA, kernels that add in any order are
-    replaced; the setting is the process's, and is put back.
+    replaced, and torch warns of one that cannot be; the setting is the process's, and is put back.
     """
     if device.type != "cuda":
         yield
@@ -57,7 +57,7 @@ def repeatable(device: torch.device) -> Iterator[None]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled()
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
@@ -87,8 +87,8 @@ def rows_at_once(
 
 
 def positions_at_once(model: Decoder) -> int:
-    """How many positions' logits exist together: on a CPU few enough to stay near the cache,
-    unless each chunk makes a gradient of the whole output matrix."""
+    """How many positions' logits exist together: on a CPU few enough to stay near the cache, but
+    not so few that a gradient of the whole output matrix, made for each chunk, would cost more."""
     weight: torch.Tensor = model.module.get_output_embeddings().weight
-    near = model.device.type == "cpu" and not weight.requires_grad
-    return max(16, (_NEAR_LOGITS if near else _LOGITS) // (4 * weight.shape[0]))
+    room = _CPU_LOGITS if model.device.type == "cpu" else _GPU_LOGITS
+    return max(_TRAINED_HEAD if weight.requires_grad else 16, room // (4 * weight.shape[0]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pkgutil
+import sys
+import types
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 import recipelang.objectives
 from recipelang.backend import AdapterPlan, OptimizerPlan, Progress, TrainingJob
 from recipelang.diagnostics import RecipeError
-from recipelang.objectives import resolve
+from recipelang.objectives import objective, resolve
 from recipelang.values import Form
 from recipelang.weights.kernels.uniform_bits import dropout_keys, threshold, uniform_bits
 from recipelang_torch import backend, shard
@@ -379,3 +381,66 @@ def test_an_adapter_on_an_embedding_is_refused_by_name() -> None:
     plan = AdapterPlan({"model.embed_tokens.weight": pair}, 1.0)
     with pytest.raises(RecipeError, match=r"`model\.embed_tokens\.weight`"):
         train(job(adapter=plan))
+
+
+@objective(statistics=lambda xp, positions, student, teachers: _totals(xp, positions, student))
+def spread(xp: Any, positions: Any, student: Any, teachers: Any, statistics: Any) -> Any:
+    """The sum of squared distances of the log-probabilities from their mean over the whole step."""
+    mean = statistics["sum"] / statistics["number"]
+    return xp.sum(positions.mask * (_of_target(xp, positions, student) - mean) ** 2)
+
+
+def _of_target(xp: Any, positions: Any, student: Any) -> Any:
+    logs = xp.log_softmax(student, axis=-1)
+    return xp.take_along_axis(logs, positions.targets[:, None], axis=-1)[:, 0]
+
+
+def _totals(xp: Any, positions: Any, student: Any) -> dict[str, Any]:
+    logs = positions.mask * _of_target(xp, positions, student)
+    return {"sum": xp.sum(logs), "number": xp.sum(positions.mask)}
+
+
+def test_statistics_are_of_the_whole_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An objective that needs sums over the step gets them complete, whatever the split."""
+    module = types.ModuleType("recipelang.objectives.spread")
+    vars(module)["spread"] = spread
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    results = []
+    for rows, positions in ((8, 10**6), (3, 7)):
+        monkeypatch.setattr(shard, "positions_at_once", lambda model, n=positions: n)
+        given = job(
+            objective=Form("spread"), micro_batch=rows, steps=1, optimizer=GRADIENT, lr=[1e3]
+        )
+        results.append(train(given))
+    assert distance(results[0][0], results[1][0]) < 1e-12
+    batch = given.batch(0)
+    scores = backend().load(given.model, "F64").score(batch)[batch.supervised]
+    expected = float(np.mean((scores - scores.mean()) ** 2))
+    assert results[0][1][0].loss == pytest.approx(expected, rel=1e-10)
+
+
+def test_a_full_device_is_a_diagnostic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running out of memory says what to change instead of ending in a traceback."""
+
+    def full(self: Any, given: Any) -> Any:
+        raise torch.OutOfMemoryError("no room")
+
+    from recipelang_torch import models
+
+    monkeypatch.setattr(models.Decoder, "hidden", full)
+    with pytest.raises(RecipeError, match="ran out of memory") as caught:
+        train(job())
+    assert "micro_batch" in caught.value.diagnostics[0].help
+
+
+def test_rows_at_once_fit_the_memory_that_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less room, longer rows and kept activations mean fewer rows at once; never none."""
+    from recipelang_torch import models
+
+    model = models.load(tiny.checkpoint("llama"), "F32", torch.device("cpu"))
+    monkeypatch.setattr(shard, "_CPU_ROOM", 10_000_000)
+    rows = shard.rows_at_once(model, 100)
+    assert rows == 10_000_000 // (3 * (14 * 32 + 5 * 48) * 100 * 4)
+    assert shard.rows_at_once(model, 200) <= rows // 2
+    assert shard.rows_at_once(model, 100, recompute=True) > rows
+    assert shard.rows_at_once(model, 10**9) == 1
