@@ -74,15 +74,21 @@ def scalar_spec(name: str, type_: ScalarType) -> FieldSpec:
 
 
 def conform(
-    value: Elaborated, wanted: Type | None, name: str, span: Span, scope: Scope, owner: Owner
-) -> Elaborated:
+    value: Elaborated, wanted: Type | None, name: str, span: Span, scope: Scope, owner: Owner,
+    verb: str = "is",
+) -> Elaborated:  # fmt: skip
     """The value as one of the wanted type (a count gets its unit); a fault is reported, and gives
-    poison."""
+    poison. ``verb`` is what ``name`` does with the type in the message: is, gives."""
     if wanted is None or is_poison(value):
         return POISON
     inner = value.value if isinstance(value, Attached) else value
     if isinstance(wanted, ListType):
-        return _conform_list(inner, wanted, name, span, scope, owner)
+        if isinstance(inner, Opaque):
+            return inner
+        if not isinstance(inner, ManyOf):
+            return _mismatch(value, wanted, name, span, scope, verb)
+        items = tuple(conform(i, wanted.item, name, span, scope, owner) for i in inner.items)
+        return POISON if any(map(is_poison, items)) else ManyOf(items)
     if isinstance(wanted, ScalarType):
         if isinstance(inner, Opaque):
             return inner
@@ -99,7 +105,7 @@ def conform(
         "Delta",
     ):
         return value
-    return _mismatch(value, wanted, name, span, scope)
+    return _mismatch(value, wanted, name, span, scope, verb)
 
 
 def _scalar(value: object) -> Elaborated:
@@ -107,25 +113,16 @@ def _scalar(value: object) -> Elaborated:
     return value
 
 
-def _conform_list(
-    value: Elaborated, wanted: ListType, name: str, span: Span, scope: Scope, owner: Owner
-) -> Elaborated:
-    if isinstance(value, Opaque):
-        return value
-    if not isinstance(value, ManyOf):
-        return _mismatch(value, wanted, name, span, scope)
-    items = tuple(conform(item, wanted.item, name, span, scope, owner) for item in value.items)
-    return POISON if any(map(is_poison, items)) else ManyOf(items)
-
-
-def _mismatch(value: Elaborated, wanted: Type, name: str, span: Span, scope: Scope) -> Poison:
+def _mismatch(
+    value: Elaborated, wanted: Type, name: str, span: Span, scope: Scope, verb: str
+) -> Poison:
     text = type_name(wanted)
     help = ""
     if isinstance(value, Node) and type_name(value.type) == "Split" and text == "Dataset":
         help = "write `.train` or `.holdout` behind it"
     scope.sink.error(
         "E0303",
-        f"`{name}` is {article(text)}, found {describe(value)}",
+        f"`{name}` {verb} {article(text)}, found {describe(value)}",
         span,
         label=f"expected {article(text)}",
         help=help,

@@ -14,7 +14,7 @@ from recipelang.diagnostics import Label, Span
 from recipelang.language import forms, syntax
 from recipelang.language.fields import Complaint, Owner, bare_word, convert, strip_groups
 from recipelang.language.scope import Scope
-from recipelang.language.suggest import did_you_mean, listed, nearest
+from recipelang.language.suggest import ALIASES, did_you_mean, listed, nearest
 from recipelang.language.values import POISON, Poison
 from recipelang.ops.registry import lookup, verbs
 from recipelang.ops.spec import FieldSpec, Operation
@@ -175,6 +175,16 @@ def own_defaults(operation: Operation, given: Given, owner: Owner) -> Mapping[st
     return values
 
 
+def _of_a_setting(operation: Operation, name: str) -> str:
+    """Where an argument of a setting is written: ``adapter = lora(rank = ...)``; else empty."""
+    for spec in operation.fields:
+        for form in forms.form_names(spec.forms) if spec.forms else ():
+            known = forms.schema(spec.forms, form) if spec.forms else None
+            if known and any(argument.name == name for argument in known.fields):
+                return f"{spec.name} = {form}({name} = ...)"
+    return ""
+
+
 def _refuse(
     operation: Operation, row: syntax.Field, spec: FieldSpec | None, scope: Scope, owner: Owner
 ) -> None:
@@ -199,7 +209,10 @@ def _refuse(
     legal = [f.name for f in operation.fields if f.block]
     clause = next((o for o in operation.operands if o.name == name or name in o.prepositions), None)
     help = did_you_mean(name, legal, f"`{verb}` takes {listed(legal)}" if legal else "")
-    if clause is not None and nearest(name, legal) is None:
+    inner = _of_a_setting(operation, name)
+    if inner and name not in ALIASES:
+        help = f"it belongs to `{inner}`"
+    if clause is not None:
         word = next((p for p in clause.prepositions if p), "")
         help = (
             f"it stands in the phrase: `{verb} ... {word} x`" if word else "it stands in the phrase"

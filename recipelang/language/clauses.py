@@ -249,7 +249,8 @@ def _wrong_type(phrase: Phrase, operand: OperandSpec, value: Elaborated, span: S
         help = f"`{phrase.verb}` takes one here: write `[{phrase.verb} ... for x in list]` for each"
     elif operand.metric:
         help = "name a metric"
-    where = f"`{_written(operand)}` of `{phrase.verb}`"
+    alone = "" in operand.prepositions
+    where = f"{'the subject' if alone else f'`{_written(operand)}`'} of `{phrase.verb}`"
     phrase.error(
         "E0301",
         f"{where} is {wanted}, found {describe(value)}",

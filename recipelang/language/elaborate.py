@@ -31,6 +31,7 @@ from recipelang.language.suggest import did_you_mean, listed
 from recipelang.language.templates import check_alone
 from recipelang.language.values import (
     POISON,
+    Attached,
     Builtin,
     Elaborated,
     Imported,
@@ -178,6 +179,14 @@ class _Elaboration:
                 found = scope.evaluate(value, f"{scope.prefix}{name.text}")
                 if isinstance(found, Builtin):
                     return POISON
+                if isinstance(found, Attached):
+                    self.sink.error(
+                        "E0510",
+                        "parameters stand on an input of a verb",
+                        value.span,
+                        help=f"write them where `{name.text}` goes in: `linear-merge x(weight = 1)`",
+                    )
+                    return POISON
                 if written is None:
                     return found
                 owner = Owner(name.text, name.span)
@@ -224,7 +233,7 @@ class _Elaboration:
         if is_text and not text.startswith('"'):
             return Words(text, os.getcwd()), span
         tree = parse(source, self.sink)
-        context = FileContext(source, os.getcwd(), root=False)
+        context = FileContext(tree.source, os.getcwd(), root=False)
         statement = tree.statements[0] if tree.statements else None
         if not isinstance(statement, syntax.Binding):
             return POISON, span
@@ -286,7 +295,7 @@ class _Elaboration:
                     "E0214",
                     f"no operation of this file reads the default `{name}`",
                     row.name.span,
-                    help=did_you_mean(name, context.legal, "remove it"),
+                    help=did_you_mean(name, context.legal - context.read, "remove it"),
                 )
 
     def _uncalled(self) -> None:

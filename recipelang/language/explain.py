@@ -346,6 +346,10 @@ def _general(case: Case) -> Diagnostic:
         help = f"the statement reads: `{FORMS[case.keyword]}`"
     elif case.place == 0:
         help = f"a statement is `name = value`, or begins with {listed(sorted(KEYWORDS))}"
+    elif case.found.kind == "COLON" and case.wanted.startswith("`=`"):
+        help = f"write `{case.previous.text if case.previous else 'x'} = ...`"
+    elif case.wanted.startswith("`=` after the field"):
+        help = f"write `{case.previous.text if case.previous else 'x'} = {_value(case.found)}`"
     elif case.found.kind == "LBRACE":
         help = "a block follows a verb and what it works on; a call takes its settings inside `()`"
     elif case.found.kind in OPERAND and case.wanted == "the end of the statement":
@@ -364,6 +368,11 @@ RULES: Final[tuple[Callable[[Case], Diagnostic | None], ...]] = (
     _spelling, _wrong_bracket, _unclosed, _spaced_call, _arrow, _missing_value, _comparison,
     _operator, _line, _keyword, _reserved, _nameless, _general,
 )  # fmt: skip
+
+
+def _value(token: Token) -> str:
+    """A token where a value may stand, else an ellipsis."""
+    return token.text if token.kind in OPERAND and token.kind not in OPENERS else "..."
 
 
 def _shown(token: Token) -> str:

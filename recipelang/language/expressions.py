@@ -16,7 +16,7 @@ from recipelang.language.quantities import QuantityError, arithmetic, read_numbe
 from recipelang.language.report import report_fault
 from recipelang.language.resolve import member, resolve
 from recipelang.language.scope import Scope
-from recipelang.language.sweeps import comprehension
+from recipelang.language.sweeps import comprehension, limited
 from recipelang.language.templates import arguments, call_template
 from recipelang.language.values import (
     POISON,
@@ -97,7 +97,8 @@ def _list(value: syntax.ListOf, scope: Scope, place: str) -> Elaborated:
     """The items; in a list that has a name they are called ``teachers[0]``, ``teachers[1]``, ..."""
     named = bool(place) and not place.endswith("/")
     places = (f"{place}[{i}]" if named else place for i in range(len(value.items)))
-    return ManyOf(tuple(evaluate(i, scope, p) for i, p in zip(value.items, places, strict=True)))
+    items = tuple(evaluate(i, scope, p) for i, p in zip(value.items, places, strict=True))
+    return limited(items, value, scope)
 
 
 # ---------------------------------------------------------------- calls and chains

@@ -154,8 +154,9 @@ def _number(spec: FieldSpec, value: float | Quantity, complaint: Complaint) -> A
     ):
         if isinstance(number, float) and not number.is_integer():
             return complaint.report(
-                "E0411", f"`{spec.name}` is a whole number, found {number_text(number)}", "", ""
-            )
+                "E0411", f"`{spec.name}` is a whole number, found {number_text(number)}", "",
+                f"write `{spec.name} = {max(1, round(number))}`",
+            )  # fmt: skip
         number = int(number)
     if spec.kind == "float":
         number = float(number)
@@ -180,6 +181,14 @@ def _accepted_unit(spec: FieldSpec, unit: str, number: float) -> str | None:
     return counts[0]
 
 
+def _blotted(span: Span, scope: Scope) -> bool:
+    """Whether a secret was found inside this part of the text."""
+    found = (d.primary.span for d in scope.sink.diagnostics if d.code == "E0702" and d.primary)
+    return any(
+        s.source is span.source and span.start <= s.start and s.end <= span.end for s in found
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Complaint:
     """The faults that a field's value can have; each is reported and gives poison."""
@@ -195,7 +204,8 @@ class Complaint:
         about = f"`{self.owner.name}` takes `{self.spec.name}`"
         if self.spec.doc:
             about += f": {self.spec.doc}"
-        secondary = () if self.owner.span == self.span else (Label(self.owner.span, about),)
+        told = self.owner.span == self.span or self.owner.name == self.spec.name
+        secondary = () if told else (Label(self.owner.span, about),)
         self.scope.sink.error(code, message, self.span, label=label, help=help, secondary=secondary)
         return POISON
 
@@ -223,13 +233,30 @@ class Complaint:
             return f'write `{spec.name} = secret("HF_TOKEN")`'
         if spec.kind == "list":
             return f"write `{spec.name} = [...]`"
+        if spec.kind == "text" and spec.prepositions:
+            before = next((word for word in spec.prepositions if word), self.owner.name)
+            return f'write a text in quotes: `{before} "..."`'
         if spec.kind == "text":
             return f'write `{spec.name} = "..."`'
+        if spec.kind == "bool":
+            return f"write `{spec.name} = true` or `{spec.name} = false`"
         if spec.kind in ("int", "float") and spec.default is not None:
             default = spec.default
             if isinstance(default, int | float) and not isinstance(default, bool):
                 return f"write a number without a unit: `{spec.name} = {number_text(default)}`"
+        if spec.kind in ("int", "float"):
+            return f"write a number without a unit behind `{spec.name} =`"
         return ""
+
+    def inside(self) -> str:
+        """How a number may be written that lies in the field's range."""
+        spec, value = self.spec, self.value
+        number = plain(value) if isinstance(value, int | float | Quantity) else 0
+        if spec.units == ("fraction",) and not isinstance(value, Quantity) and 1 < number <= 100:
+            return f"did you mean `{spec.name} = {number_text(number)}%`?"
+        if spec.units:
+            return self.example()
+        return f"write a number in {spec.range}"
 
     def unit(self) -> Poison:
         """A wrong unit."""
@@ -243,10 +270,13 @@ class Complaint:
         value = self.value
         number = number_text(plain(value)) if isinstance(value, int | float | Quantity) else ""
         message = f"`{self.spec.name}` is {number}, outside {self.spec.range}"
-        return self.report("E0413", message, f"expected {self.wanted()} in {self.spec.range}", "")
+        label = f"expected {self.wanted()} in {self.spec.range}"
+        return self.report("E0413", message, label, self.inside())
 
     def kind(self) -> Poison:
-        """A value of another kind."""
+        """A value of another kind. A secret in letters has its own error already."""
+        if self.spec.kind == "secret" and _blotted(self.span, self.scope):
+            return POISON
         message = f"`{self.spec.name}` is {self.wanted()}, found {describe(self.value)}"
         return self.report("E0513", message, f"expected {self.wanted()}", self.example())
 

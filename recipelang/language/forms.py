@@ -341,10 +341,10 @@ def _gradient(
     spec: FieldSpec, value: syntax.Call, scope: Scope, owner: Owner, read: Reader
 ) -> Form | Poison:
     points: list[Attr] = []
-    if not value.args or any(arg.name for arg in value.args):
+    if len(value.args) < 2 or any(arg.name for arg in value.args):
         scope.sink.error(
             "E0515",
-            "`gradient` takes numbers without names",
+            "`gradient` takes two or more numbers, without names",
             value.span,
             help="write `gradient(0.0, 0.5, 1.0)`, from the first layer to the last",
         )

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-__all__ = ["matches", "unmatched"]
+__all__ = ["hidden", "matches", "unmatched"]
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -29,3 +29,18 @@ def unmatched(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
     """The patterns that match none of the names."""
     known = list(names)
     return [p for p in patterns if not any(matches(p, name) for name in known)]
+
+
+def hidden(patterns: Iterable[str], names: Iterable[str]) -> dict[str, str]:
+    """The patterns of which every match is taken by earlier ones, each with the first of those."""
+    left = list(names)
+    taken: dict[str, str] = {}
+    found: dict[str, str] = {}
+    for pattern in patterns:
+        mine = [name for name in left if matches(pattern, name)]
+        if mine:
+            left = [name for name in left if name not in mine]
+            taken |= dict.fromkeys(mine, pattern)
+        elif first := next((by for name, by in taken.items() if matches(pattern, name)), None):
+            found[pattern] = first
+    return found

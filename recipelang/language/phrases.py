@@ -9,7 +9,7 @@ Example: ``student(weight = 0.6) -> ties-merge with chat(weight = 0.4)`` is one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from recipelang.diagnostics import RecipeError, Span
 from recipelang.ir.build import inputs_role
@@ -25,7 +25,7 @@ from recipelang.language.clauses import (
 )
 from recipelang.language.fields import Owner
 from recipelang.language.inputs import per_input_fields
-from recipelang.language.patterns import unmatched
+from recipelang.language.patterns import hidden, unmatched
 from recipelang.language.report import report_fault
 from recipelang.language.scope import Scope
 from recipelang.language.suggest import did_you_mean
@@ -110,7 +110,7 @@ def _warn_unpinned(phrase: Phrase, fields: Mapping[str, Attr]) -> None:
             "W0703",
             f"`{fields[uris[0]]}` is not pinned to a commit",
             phrase.given.spans[uris[0]],
-            help='write the commit behind it: `at "8faed761d45a263340a0528343f099c05c9a4323"`',
+            help='write the commit behind it: `at "..."`, the 40 hex digits of the repository\'s page',
             notes=("the lock file records what was resolved",),
         )
 
@@ -150,25 +150,35 @@ def _check_patterns(phrase: Phrase) -> None:
     if not isinstance(known, ModelType) or known.tensors is None:
         return
     for spec in phrase.operation.fields:
-        if not spec.per_tensor or spec.name not in phrase.given.values:
-            continue
-        value = phrase.given.values[spec.name]
+        value = phrase.given.values.get(spec.name) if spec.per_tensor else None
         for form in value if isinstance(value, tuple) else (value,):
-            names = (
-                [name for name, _ in form.args]
-                if isinstance(form, Form) and form.name == "per"
-                else []
-            )
-            for pattern in unmatched(names, known.tensors):
-                parts = dict.fromkeys(
-                    p for n in known.tensors for p in n.split(".") if not p.isdigit()
-                )
-                phrase.error(
-                    "E0514",
-                    f"the pattern `{pattern}` matches no tensor",
-                    phrase.given.spans[spec.name],
-                    help=did_you_mean(pattern, parts),
-                )
+            if isinstance(form, Form) and form.name == "per":
+                _check_per(phrase, spec.name, [name for name, _ in form.args], known.tensors)
+
+
+def _check_per(phrase: Phrase, field: str, patterns: list[str], tensors: Collection[str]) -> None:
+    """E0514 for a pattern without a tensor, or one that earlier patterns leave none."""
+    for pattern in unmatched(patterns, tensors):
+        parts = dict.fromkeys(p for n in tensors for p in n.split(".") if not p.isdigit())
+        message = f"the pattern `{pattern}` matches no tensor"
+        help = did_you_mean(pattern, parts)
+        phrase.error("E0514", message, _pattern_span(phrase, field, pattern), help=help)
+    for pattern, first in hidden(patterns, tensors).items():
+        message = f"the pattern `{pattern}` is never reached: `{first}` takes what it matches"
+        help = "the first match wins: put the narrower pattern first"
+        phrase.error("E0514", message, _pattern_span(phrase, field, pattern), help=help)
+
+
+def _pattern_span(phrase: Phrase, field: str, pattern: str) -> Span:
+    """Where the pattern is written: on an input or in the block; else the field's value."""
+    attached = (i.attached for items in phrase.inputs.values() for i in items if i.attached)
+    args = (arg for item in attached for arg in item.args if arg.name and arg.name.text == field)
+    whole = phrase.given.spans.get(field, phrase.head)
+    for span in (*(arg.value.span for arg in args), whole):
+        start = span.source.text.find(f'"{pattern}"', span.start, span.end)
+        if start >= 0:
+            return Span(span.source, start, start + len(pattern) + 2)
+    return whole
 
 
 # ---------------------------------------------------------------- best ... by

@@ -27,6 +27,11 @@ from recipelang.types import DatasetType, ListType, SplitType
 __all__ = ["member", "resolve", "spaced", "unknown_name"]
 
 PARTS = ("train", "holdout")
+WORDS = {
+    "true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false",
+    "none": "none", "null": "none", "nil": "none",
+}  # fmt: skip
+"""What other languages call the constants, and the names here."""
 
 
 def resolve(ref: syntax.Ref, scope: Scope) -> Elaborated:
@@ -64,6 +69,13 @@ def unknown_name(name: syntax.Name, scope: Scope) -> Elaborated:
             help=f"did you mean `{apart}`? an operator has a space on both sides",
             fixes=(Fix(f"write `{apart}`", ((name.span, apart),)),),
         )
+    elif text.lower() in WORDS:
+        word = WORDS[text.lower()]
+        fix = Fix(f"write `{word}`", ((name.span, word),))
+        help = f"did you mean `{word}`?"
+        if word == "none":
+            help += " it stands in fields that may be left out"
+        scope.sink.error("E0201", f"unknown name `{text}`", name.span, help=help, fixes=(fix,))
     else:
         known = {n for n in scope.known() if n != text}
         found = nearest(text, known)

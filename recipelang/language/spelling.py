@@ -45,7 +45,13 @@ _SUFFIX_ALIASES: Final = {
 
 def lexical(source: Source, tokens: list[Token]) -> list[Diagnostic]:
     """One diagnostic for each broken token; wrong quotes around a text are one fault."""
-    found = [_explain(source, token) for token in tokens if token.kind in FAULTY]
+    broken = [token for token in tokens if token.kind in FAULTY]
+    found: list[Diagnostic] = []
+    end = -1
+    for token in broken:  # `//` is one fault
+        if token.kind != "TIGHT" or token.start != end:
+            found.append(_explain(source, token))
+        end = token.end if token.kind == "TIGHT" else -1
     quotes = [d for d in found if d.code == "E0106" and d.help.startswith("a string")]
     return [d for d in found if d not in quotes[1:]]
 
@@ -159,5 +165,9 @@ def _operator(source: Source, token: Token) -> Diagnostic:
     help = f"write `a {token.text} b`"
     if token.text == "-" and not left:
         help += "; only a number has a sign, as in `-0.3`"
+    elif token.text == "/" and text[token.start - 1 : token.end + 1].count("/") > 1:
+        help = "a comment begins with `#`"
+    elif token.text == "/":
+        help += "; a path stands in quotes"
     message = f"the operator `{token.text}` needs a space on both sides"
     return _error("E0108", message, span, "no space here", help, (fix,))

@@ -13,7 +13,7 @@ from recipelang.language.scope import Scope
 from recipelang.language.values import POISON, Elaborated, ManyOf, Opaque, describe, is_poison
 from recipelang.types import ListType, MeasuredType, ScalarType
 
-__all__ = ["comprehension", "within_limit"]
+__all__ = ["comprehension", "limited", "within_limit"]
 
 
 def within_limit(count: int, value: syntax.Value, scope: Scope) -> bool:
@@ -28,6 +28,12 @@ def within_limit(count: int, value: syntax.Value, scope: Scope) -> bool:
         help=f"if that is meant, write `budget {{ variants = {count} }}`",
     )
     return False
+
+
+def limited(items: tuple[Elaborated, ...], value: syntax.Value, scope: Scope) -> Elaborated:
+    """The list, unless it holds too many items in all: lists of lists grow fast."""
+    many = ManyOf(items)
+    return many if within_limit(many.size, value, scope) else POISON
 
 
 def comprehension(value: syntax.Each, scope: Scope, place: str) -> Elaborated:
@@ -46,12 +52,11 @@ def comprehension(value: syntax.Each, scope: Scope, place: str) -> Elaborated:
             inner += [outer.child({name.text: item}) for item in items]
         scopes = inner
     named = place and not place.endswith("/")
-    return ManyOf(
-        tuple(
-            each.evaluate(value.value, f"{place}[{i}]" if named else place)
-            for i, each in enumerate(scopes)
-        )
+    found = (
+        each.evaluate(value.value, f"{place}[{i}]" if named else place)
+        for i, each in enumerate(scopes)
     )
+    return limited(tuple(found), value, scope)
 
 
 def _items(source: syntax.Value, scope: Scope) -> tuple[Elaborated, ...] | Opaque | None:

@@ -175,7 +175,8 @@ def _give(template: syntax.Template, body: Scope) -> Elaborated:
             result = body.evaluate(statement.value, body.prefix)
             type_ = expected_type(template.result, body.sink)
             owner = Owner(template.name.text, template.name.span)
-            result = conform(result, type_, template.name.text, statement.value.span, body, owner)
+            name, span = template.name.text, statement.value.span
+            result = conform(result, type_, name, span, body, owner, "gives")
     return result
 
 

@@ -11,7 +11,7 @@ Example:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from recipelang.diagnostics import Span
@@ -64,9 +64,14 @@ class Opaque:
 
 @dataclass(frozen=True, slots=True)
 class ManyOf:
-    """A list while it is elaborated."""
+    """A list while it is elaborated. ``size`` counts the items, those of inner lists too."""
 
     items: tuple[Elaborated, ...]
+    size: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        inner = (item.size if isinstance(item, ManyOf) else 1 for item in self.items)
+        object.__setattr__(self, "size", sum(inner))
 
 
 @dataclass(frozen=True, slots=True)
