@@ -1,4 +1,6 @@
-"""Prints what a run has to show: tables, what they say, samples, gates, folders, what to type next."""
+"""Prints what a run has to show: tables, what they say, samples, gates, folders, what to type
+next.
+"""
 
 from __future__ import annotations
 
@@ -73,14 +75,15 @@ def _table(name: str, table: Table) -> Iterator[str | list[list[str]]]:
         said = sentence(table, metric)
         if said:
             yield said
-    prompts = next(iter(table.samples.values()), {})
+    prompts = tuple(table.samples[table.models[0]]) if table.samples else ()
     for prompt in prompts:
         yield ""
-        yield f"{_one_line(prompt)}"
+        yield _one_line(prompt)
         width = max(len(model) for model in table.models)
         for model in table.models:
             text = _one_line(table.samples[model][prompt])
-            yield f"  {model:<{width}}  {text[:SAMPLE_WIDTH]}{'…' if len(text) > SAMPLE_WIDTH else ''}"
+            more = "…" if len(text) > SAMPLE_WIDTH else ""
+            yield f"  {model:<{width}}  {text[:SAMPLE_WIDTH]}{more}"
 
 
 def _one_line(text: str) -> str:

@@ -92,5 +92,5 @@ def _step(step: StepRecord, width: int, verbs: int) -> str:
     from recipelang.run.progress import duration
 
     spent = duration(step.seconds) if step.result in ("ran", "failed") else ""
-    row = f"  {step.place:<{width}}  {step.op:<{verbs}}  {step.result:<7}  {spent:>12}  {step.artifact[:12]:<12}"
-    return f"{row}  {step.backend}  {step.detail}".rstrip()
+    row = f"  {step.place:<{width}}  {step.op:<{verbs}}  {step.result:<7}  {spent:>12}"
+    return f"{row}  {step.artifact[:12]:<12}  {step.backend}  {step.detail}".rstrip()

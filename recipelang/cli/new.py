@@ -64,9 +64,11 @@ PROVERBS = (
     "Where there is a will, there is a way.",
 )  # fmt: skip
 RIDDLES = (
-    ("What has keys and opens no door?", "A piano."), ("What has hands and cannot clap?", "A clock."),
+    ("What has keys and opens no door?", "A piano."),
+    ("What has hands and cannot clap?", "A clock."),
     ("What gets wetter as it dries?", "A towel."), ("What has a neck and no head?", "A bottle."),
-    ("What goes up and never comes down?", "Your age."), ("What has teeth and cannot bite?", "A comb."),
+    ("What goes up and never comes down?", "Your age."),
+    ("What has teeth and cannot bite?", "A comb."),
     ("What has one eye and cannot see?", "A needle."), ("What runs and has no legs?", "Water."),
 )  # fmt: skip
 
@@ -133,12 +135,12 @@ def _tokenizer() -> str:
         "trim_offsets": True,
         "use_regex": True,
     }
-    model = {
+    model: dict[str, object] = {
         "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
         "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
         "ignore_merges": False, "vocab": vocabulary, "merges": [],
     }  # fmt: skip
-    document = {
+    document: dict[str, object] = {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": [end],
         "normalizer": None, "pre_tokenizer": level, "post_processor": None, "decoder": level,
         "model": model,

@@ -1,9 +1,9 @@
 """The lock file: what each step of a recipe gave, one block a step, committed beside the recipe.
 
-``NAME.recipe.lock`` is canonical TOML: steps sorted by name, keys in fixed order, one scalar a line,
-arrays one element a line, no times, paths, hosts or digest of the whole, so that git merges what two
-people did to different steps. A block holds the whole document that its ``key`` hashes, so it can be
-checked alone.
+``NAME.recipe.lock`` is canonical TOML: steps sorted by name, keys in fixed order, one scalar a
+line, arrays one element a line, no times, paths, hosts or digest of the whole, so that git merges
+what two people did to different steps. A block holds the whole document that its ``key`` hashes, so
+it can be checked alone.
 
 Example:
     >>> print(Lock({"rate": "0.5"}, {}).to_text().splitlines()[-1])
@@ -17,7 +17,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from recipelang.diagnostics import fault
 from recipelang.lineage.keys import KEY, digest
@@ -40,8 +40,8 @@ class LockedStep:
     """One step.
 
     ``op`` is ``verb@version``; ``step_id`` the structural hash that seeds hang on; ``inputs`` the
-    content ids by role, ``params`` the canonical forms, ``determinism`` the class, ``draws`` the draw
-    key. These are the document that ``key`` hashes. ``out`` is the content id of the result.
+    content ids by role, ``params`` the canonical forms, ``determinism`` the class, ``draws`` the
+    draw key. These are the document that ``key`` hashes. ``out`` is the content id of the result.
     A source has ``uri`` as the recipe writes it and ``content``, its revision or digest.
     Digests are 64 hex digits.
     """
@@ -64,12 +64,15 @@ class LockedStep:
         verb, _, version = self.op.partition("@")
         return {
             "op": verb, "opv": version, "class": self.determinism, "params": dict(self.params),
-            "in": {role: list(ids) for role, ids in self.inputs.items()}, "draws": self.draws or None,
+            "in": {role: list(ids) for role, ids in self.inputs.items()},
+            "draws": self.draws or None,
         }  # fmt: skip
 
     @property
     def agrees(self) -> bool:
-        """Whether ``key`` is the digest of the block's own fields. A source's key is its content."""
+        """Whether ``key`` is the digest of the block's own fields. A source's key is its
+        content.
+        """
         return bool(self.content) or digest(KEY, self.document) == self.key
 
 
@@ -156,9 +159,9 @@ def _block(place: str, step: LockedStep) -> str:
 def read_lock(path: Path) -> Lock:
     """Read a lock file; an empty :class:`Lock` where there is none.
 
-    A byte-order mark and Windows line ends are taken as they come; of a file that was cut off in the
-    middle, the steps before the cut are read. Raises RecipeError E0760 for a damaged one: an unknown
-    version or key, conflict markers, text that is no TOML.
+    A byte-order mark and Windows line ends are taken as they come; of a file that was cut off in
+    the middle, the steps before the cut are read. Raises RecipeError E0760 for a damaged one: an
+    unknown version or key, conflict markers, text that is no TOML.
     """
     try:
         data = path.read_bytes()
@@ -225,8 +228,7 @@ def parse_lock(text: str) -> Lock:
 
 
 def _step(place: str, body: Any) -> LockedStep:
-    if not isinstance(body, dict):
-        raise _Unreadable(f"has a step `{place}` that is no table")
+    body = _table(body, f"has a step `{place}` that is no table")
     unknown = sorted(set(body) - {*SCALARS, *GROUPS})
     if unknown:
         raise _Unreadable(f"has an unknown key `{unknown[0]}` in the step `{place}`")
@@ -239,12 +241,19 @@ def _step(place: str, body: Any) -> LockedStep:
             inputs={r: tuple(_hex(i) for i in ids) for r, ids in body.get("in", {}).items()},
             params={name: from_text(value) for name, value in body.get("params", {}).items()},
             determinism=body["class"], draws=_hex(body["draws"]) if "draws" in body else "",
-            backend=body.get("backend", ""), uri=body.get("uri", ""), content=body.get("content", ""),
+            backend=body.get("backend", ""), uri=body.get("uri", ""),
+            content=body.get("content", ""),
         )  # fmt: skip
     except KeyError as error:
         raise _Unreadable(f"lacks {error} in the step `{place}`") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise _Unreadable(f"has a step `{place}` that cannot be read: {error}") from error
+
+
+def _table(value: object, complaint: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _Unreadable(complaint)
+    return cast("dict[str, Any]", value)
 
 
 def _hex(text: object) -> str:

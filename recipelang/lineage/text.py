@@ -1,4 +1,5 @@
-"""Parameters as one line of text: what a lock file shows a person in a diff, and gives back exactly.
+"""Parameters as one line of text: what a lock file shows a person in a diff, and gives back
+exactly.
 
 The value is the canonical form of :func:`recipelang.values.canonical` (every number a string). Text
 and form are in step one to one, so a lock block alone gives back the document that its key hashes.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 __all__ = ["from_text", "to_text"]
 
@@ -27,7 +28,7 @@ TOKENS: Final = re.compile(
 WORDS: Final[Mapping[str, object]] = {"none": None, "true": True, "false": False}
 
 
-def to_text(value: object) -> str:
+def to_text(value: Any) -> str:
     """The text of a canonical form. Raises ValueError for what is none."""
     match value:
         case None:
@@ -53,7 +54,7 @@ def _name(name: str) -> str:
     return name if plain else json.dumps(name, ensure_ascii=False)
 
 
-def _argument(argument: object) -> str:
+def _argument(argument: Any) -> str:
     match argument:
         case [str(name), value]:
             return f"{_name(name)} = {to_text(value)}"
@@ -75,6 +76,9 @@ class _Reader:
     @property
     def text(self) -> str:
         return self.tokens[self.at][1] if self.at < len(self.tokens) else ""
+
+    def at_name(self) -> bool:
+        return self.kind == "name"
 
     def take(self) -> str:
         found = self.text
@@ -110,7 +114,7 @@ def _value(reader: _Reader) -> object:
     match reader.kind:
         case "number":
             number = reader.take()
-            return {"n": number, "unit": reader.take()} if reader.kind == "name" else {"n": number}
+            return {"n": number, "unit": reader.take()} if reader.at_name() else {"n": number}
         case "name":
             word = reader.take()
             if reader.text == "(":
@@ -120,7 +124,7 @@ def _value(reader: _Reader) -> object:
             return WORDS[word]
         case "text":
             text = str(json.loads(reader.take()))
-            return _form(reader, text) if reader.text == "(" and reader.kind == "mark" else text
+            return _form(reader, text) if reader.text == "(" else text
         case _:
             reader.expect("[")
             return _items(reader)

@@ -5,7 +5,7 @@ Example: ``compute(session, node)`` gives the artifact's id.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from recipelang.backend import Progress
 from recipelang.diagnostics import fault
@@ -85,11 +85,8 @@ def _train(session: Session, node: Node, inputs: Inputs) -> Manifest:
             case Summary():
                 session.summaries[place] = told
             case _:
-                session.listener(
-                    Note(
-                        f"{place:<12} after {told.step} steps: {told.bits_per_byte:.3f} bits per byte"
-                    )
-                )
+                text = f"after {told.step} steps: {told.bits_per_byte:.3f} bits per byte"
+                session.listener(Note(f"{place:<12} {text}"))
 
     session.work[node] = folder
     return train(
@@ -103,9 +100,10 @@ def _measure(session: Session, node: Node, inputs: Inputs) -> Manifest:
     from recipelang.run.measuring import measure
 
     place = place_of(session.step(node))
-    progress: Callable[[int, int], None] = lambda done, of: session.listener(
-        StepProgress(place, done, of)
-    )
+
+    def progress(done: int, of: int) -> None:
+        session.listener(StepProgress(place, done, of))
+
     operation = session.plan.state.lookup(node.op)
     backend = session.backend if uses_backend(node, operation) else None
     found = measure(

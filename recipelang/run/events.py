@@ -16,7 +16,9 @@ __all__ = ["Event", "Listener", "Note", "StepFinished", "StepProgress", "StepSta
 
 @dataclass(frozen=True, slots=True)
 class StepStarted:
-    """A step is being computed. ``total`` in ``unit`` (``steps bytes cells``), 0 where not known."""
+    """A step is being computed. ``total`` in ``unit`` (``steps bytes cells``), 0 where not
+    known.
+    """
 
     place: str
     op: str
@@ -26,8 +28,8 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepProgress:
-    """``done`` of ``total``; ``amount`` of ``measure`` (``tokens``, ``bytes``) so far, for the rate;
-    ``loss`` of the last optimiser step."""
+    """``done`` of ``total``; ``amount`` of ``measure`` (``tokens``, ``bytes``) so far, for the
+    rate; ``loss`` of the last optimiser step."""
 
     place: str
     done: int

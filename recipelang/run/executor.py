@@ -1,8 +1,8 @@
 """Carries a plan out: steps in order, hits skipped, results recorded, the lock kept.
 
 For each missing step: the inputs are made sure of, the action key is looked up again (another run
-may have been faster), and only then it is computed. The result is durable, then its record, then the
-lock. A step that fails stops what depends on it and nothing else.
+may have been faster), and only then it is computed. The result is durable, then its record, then
+the lock. A step that fails stops what depends on it and nothing else.
 
 Example: ``execute(session, keeper)``.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from recipelang.diagnostics import Diagnostic, RecipeError
@@ -33,7 +33,8 @@ __all__ = ["execute"]
 
 
 def execute(session: Session, keeper: Keeper) -> tuple[Diagnostic, ...]:
-    """Carry out every step that the plan says runs; returns what went wrong, an error a failed step.
+    """Carry out every step that the plan says runs; returns what went wrong, an error a failed
+    step.
 
     Raises KeyboardInterrupt (and what a signal handler raises) with everything finished kept.
     """
@@ -158,7 +159,7 @@ def _region(session: Session, node: Node) -> Region | None:
 
 
 @contextmanager
-def _locked(session: Session, nodes: Sequence[Node]) -> Iterator[None]:
+def _locked(session: Session, nodes: Sequence[Node]) -> Generator[None, None, None]:
     """The locks of these steps' keys; of their step ids where a key is known only afterwards."""
     names = [
         session.keys[n].digest if n in session.keys else session.step(n).step_id for n in nodes
@@ -203,7 +204,9 @@ def _record(
     *,
     inner: bool = False,
 ) -> None:
-    """The artifact is durable: write its record, then the lock, then drop what served its making."""
+    """The artifact is durable: write its record, then the lock, then drop what served its
+    making.
+    """
     node = step.node
     backend, device, devices = session.made_on(node)
     key = session.keys[node]

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from recipelang.diagnostics import RecipeError, fault
 from recipelang.lineage.keys import identity, is_input
@@ -32,8 +34,9 @@ class LockedChange(Exception):
 
 @dataclass(eq=False)
 class Keeper:
-    """``writes_lock`` is false with ``--set`` but without ``--lock``, and with ``--locked``; the latter
-    also makes a changed block raise :class:`LockedChange`. ``before`` is the lock as it was read."""
+    """``writes_lock`` is false with ``--set`` but without ``--lock``, and with ``--locked``; the
+    latter also makes a changed block raise :class:`LockedChange`. ``before`` is the lock as it was
+    read."""
 
     session: Session
     record: RunRecord
@@ -58,7 +61,9 @@ class Keeper:
         self.session.listener(StepFinished(row.place, row.op, "cached", 0.0))
 
     def known(self, step: PlanStep) -> None:
-        """The step's content id is known: note its block; the lock is written with the next result."""
+        """The step's content id is known: note its block; the lock is written with the next
+        result.
+        """
         block = self._block(step)
         if block is not None:
             self._note(step, block)
@@ -100,8 +105,8 @@ class Keeper:
     # ------------------------------------------------------------ the lock
 
     def check_locked(self) -> None:
-        """With ``--locked``, before anything is computed: raises :class:`LockedChange` for a step that
-        the lock lacks, or that has another key now."""
+        """With ``--locked``, before anything is computed: raises :class:`LockedChange` for a step
+        that the lock lacks, or that has another key now."""
         if not self.locked:
             return
         for step in self.session.plan.steps:
@@ -115,7 +120,9 @@ class Keeper:
             raise LockedChange(min(gone))
 
     def lock(self) -> Lock:
-        """The lock as it is now: blocks of this run, and those of places that the recipe still has."""
+        """The lock as it is now: blocks of this run, and those of places that the recipe still
+        has.
+        """
         program = self.session.plan.state.program
         places = {*program.places.values(), *self.blocks}
         kept = {name: step for name, step in self.before.steps.items() if name in places}
@@ -138,7 +145,8 @@ class Keeper:
             return LockedStep(
                 op, step.step_id, step.step_id, out, params=identity(node, operation),
                 determinism=operation.determinism if operation else "exact",
-                uri=self._uri(str(node.attr("uri"))), content=session.view.content(step.lowered) or "",
+                uri=self._uri(str(node.attr("uri"))),
+                content=session.view.content(step.lowered) or "",
             )  # fmt: skip
         if node not in session.keys:
             return None
@@ -152,15 +160,16 @@ class Keeper:
         )
 
     def _uri(self, uri: str) -> str:
-        """A path as seen from the recipe's folder, so that the lock is the same on every machine."""
+        """A path as seen from the recipe's folder, so that the lock is the same on every
+        machine.
+        """
         if not os.path.isabs(uri):
             return uri
         return Path(os.path.relpath(uri, self.session.view.folder)).as_posix()
 
 
-def _from_document(document: object) -> LockedStep:
+def _from_document(document: Mapping[str, Any]) -> LockedStep:
     """A block from an action key's document."""
-    assert isinstance(document, dict)
     return LockedStep(
         op=f"{document['op']}@{document['opv']}", step_id="", key="", out="",
         inputs={role: tuple(ids) for role, ids in document["in"].items()},

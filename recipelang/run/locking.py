@@ -1,4 +1,5 @@
-"""The lock file while a recipe runs: written after each finished step, or compared with ``--locked``.
+"""The lock file while a recipe runs: written after each finished step, or compared with
+``--locked``.
 
 Example: ``write_lock(Path("a.recipe"), lock)``.
 """

@@ -68,9 +68,9 @@ def table_manifest(table: Table) -> Manifest:
         ]
         for model in table.models
     ]
-    prompts = list(next(iter(table.samples.values()), {}))
-    samples = [[table.samples.get(model, {}).get(p, "") for p in prompts] for model in table.models]
-    values = {
+    prompts = list(table.samples[table.models[0]]) if table.samples else []
+    samples = [[table.samples[model][p] for p in prompts] for model in table.models]
+    values: dict[str, object] = {
         "metrics": list(table.metrics), "cells": cells, "prompts": prompts, "samples": samples,
         "datasets": len(table.datasets),
     }  # fmt: skip

@@ -38,8 +38,8 @@ def inner_id(key: str) -> str:
 
 
 def external_inputs(session: Session, region: Region) -> tuple[Node, ...]:
-    """What a region reads, in order, each once. A delta is never stored for another region to read: it
-    is computed again from its own inputs."""
+    """What a region reads, in order, each once. A delta is never stored for another region to read:
+    it is computed again from its own inputs."""
     found: dict[Node, None] = {}
     stack = list(reversed(region.nodes))
     seen: set[Node] = set()
@@ -77,7 +77,7 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
     folder = session.store.root / "work" / identity
     made: dict[Node, str] = {}
     with ExitStack() as stack:
-        writers = {}
+        writers: dict[Node, ModelWriter] = {}
         for i, node in enumerate(outputs):
             writer = ModelWriter(folder / str(i), steps[node].tensors, identity=identity)
             stack.callback(writer.close)

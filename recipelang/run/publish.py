@@ -14,7 +14,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -47,7 +47,9 @@ class Publication:
 
 
 def resolve(uri: str, folder: str) -> Path:
-    """The folder that a URI names. Raises RecipeError E0856 for what is not on this machine's disk."""
+    """The folder that a URI names. Raises RecipeError E0856 for what is not on this machine's
+    disk.
+    """
     scheme, colon, _ = uri.partition(":")
     if colon and len(scheme) > 1:
         raise fault(
@@ -58,7 +60,9 @@ def resolve(uri: str, folder: str) -> Path:
 
 
 def check_place(target: Path, overwrite: bool) -> None:
-    """Refuse to replace a folder that is not ours. Raises RecipeError E0855; asked before a run too."""
+    """Refuse to replace a folder that is not ours. Raises RecipeError E0855; asked before a run
+    too.
+    """
     if overwrite or not target.exists() or (target / MARKER).is_file():
         return
     if target.is_dir() and not any(target.iterdir()):
@@ -97,7 +101,7 @@ def publish_all(publications: Sequence[Publication]) -> tuple[Path, ...]:
 
 
 @contextlib.contextmanager
-def _beside(publication: Publication) -> Iterator[Path]:
+def _beside(publication: Publication) -> Generator[Path, None, None]:
     """The finished folder beside its place; what is left of it is removed at the end."""
     target = publication.target
     ensure_folder(target.parent)

@@ -27,8 +27,8 @@ SCHEMA = "recipelang/run/1"
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One step of a run. ``result`` is ``ran``, ``cached``, ``failed`` or ``blocked``; ``seconds`` is wall
-    time; ``key`` and ``artifact`` are empty where they are not known."""
+    """One step of a run. ``result`` is ``ran``, ``cached``, ``failed`` or ``blocked``; ``seconds``
+    is wall time; ``key`` and ``artifact`` are empty where they are not known."""
 
     place: str
     op: str
@@ -108,8 +108,8 @@ def read_runs(store: Store) -> tuple[RunRecord, ...]:
             if body.pop("schema") != SCHEMA:
                 continue
             steps = tuple(StepRecord(**step) for step in body.pop("steps"))
-            lists = {name: tuple(body.pop(name)) for name in ("command", "targets")}
-            found.append(RunRecord(**body, **lists, steps=steps))
+            targets, command = tuple(body.pop("targets")), tuple(body.pop("command"))
+            found.append(RunRecord(**body, targets=targets, command=command, steps=steps))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return tuple(found)

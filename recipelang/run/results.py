@@ -25,9 +25,10 @@ SCHEMA = "recipelang/results/1"
 class Outcome:
     """A finished run.
 
-    ``exit_code`` is the command line's. ``tables`` and ``measured`` are by place. ``published`` are the
-    folders that were written; ``folder`` is the run's own, None where it could not be written.
-    ``record`` is None where nothing was started. ``changed`` are the places whose lock block changed.
+    ``exit_code`` is the command line's. ``tables`` and ``measured`` are by place. ``published`` are
+    the folders that were written; ``folder`` is the run's own, None where it could not be written.
+    ``record`` is None where nothing was started. ``changed`` are the places whose lock block
+    changed.
     """
 
     exit_code: int

@@ -1,7 +1,8 @@
 """A whole run: check, plan, execute, judge the gates, publish, report.
 
 Example:
-    >>> outcome = run_recipe(Path("medic.recipe"), RunOptions(targets=("student",)))  # doctest: +SKIP
+    >>> outcome = run_recipe(Path("medic.recipe"), RunOptions(targets=("student",)))  # doctest:
+    +SKIP
     >>> outcome.exit_code  # doctest: +SKIP
     0
 """
@@ -16,8 +17,7 @@ from pathlib import Path
 
 from recipelang.diagnostics import Diagnostic, Label, RecipeError, Sink
 from recipelang.ir.graph import Node
-from recipelang.lineage.lockfile import Lock, lock_path, read_lock
-from recipelang.plan.schedule import Plan
+from recipelang.lineage.lockfile import lock_path, read_lock
 from recipelang.program import GateRoot, Program, PublishRoot, nodes_of
 from recipelang.run.events import Event, Listener
 from recipelang.run.executor import execute
@@ -93,7 +93,9 @@ def run_program(
     program: Program, path: Path, options: RunOptions, listener: Listener = _silent,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Outcome:  # fmt: skip
-    """Run a checked program. Raises RecipeError for what speaks against the run before it starts."""
+    """Run a checked program. Raises RecipeError for what speaks against the run before it
+    starts.
+    """
     from recipelang.plan.make import make_plan
 
     check_targets(program, options.targets)
@@ -174,12 +176,13 @@ def _judge(session: Session, keeper: Keeper, wrong: tuple[Diagnostic, ...]) -> O
     measured = _measured(session)
     tables = _tables(session)
     places = plan.state.program.places
+    names = {node: places.get(node) or _describe(node, places) for node in measured}
     gates = tuple(
-        evaluate_gate(gate, measured, {node: places.get(node) or _describe(node, places) for node in measured})
+        evaluate_gate(gate, measured, names)
         for gate in plan.gates
         if all(node in measured for node in (*nodes_of(gate.left), *nodes_of(gate.right)))
     )  # fmt: skip
-    named = {places.get(node) or _describe(node, places): m for node, m in measured.items()}
+    named = {names[node]: found for node, found in measured.items()}
     outcome = Outcome(0, wrong, tables=tables, measured=named, gates=gates, built=_built(session))
     if wrong:
         return replace(outcome, exit_code=4)
@@ -291,8 +294,9 @@ def _finish(session: Session, keeper: Keeper, outcome: Outcome, ending: str) -> 
 def _write_report(session: Session, outcome: Outcome) -> Outcome:
     from recipelang.run.plotting import plot_losses
 
-    assert outcome.record is not None
-    folder = run_folder(session.store, outcome.record.id)
+    record = outcome.record
+    assert record is not None
+    folder = run_folder(session.store, record.id)
     ensure_folder(folder)
     plot, notes = False, list(outcome.notes)
     for place, summary in session.summaries.items():
@@ -309,5 +313,5 @@ def _write_report(session: Session, outcome: Outcome) -> Outcome:
     (folder / "report.md").write_text(markdown(outcome, plot), encoding="utf-8")
     text = json.dumps(results_json(outcome), indent=1, ensure_ascii=False) + "\n"
     (folder / "results.json").write_text(text, encoding="utf-8")
-    write_run(session.store, outcome.record)
+    write_run(session.store, record)
     return outcome

@@ -17,8 +17,8 @@ PREFIX = re.compile(r"[0-9a-f]{4,64}")
 
 
 def find_model(name: str, here: Path) -> ModelValue:
-    """The model that a text names: ``FILE.recipe:NAME``, a folder or GGUF file, a binding of a recipe in
-    this folder, or the start of an artifact's id.
+    """The model that a text names: ``FILE.recipe:NAME``, a folder or GGUF file, a binding of a
+    recipe in this folder, or the start of an artifact's id.
 
     Raises RecipeError E0859 where nothing, or more than one thing, has that name.
     """
@@ -39,7 +39,8 @@ def find_model(name: str, here: Path) -> ModelValue:
         return _stored(name, here)
     raise fault(
         "E0859", f"there is no model `{name}`",
-        help="name a published folder, a binding (`FILE.recipe:NAME`), or the start of an artifact's id",
+        help="name a published folder, a binding (`FILE.recipe:NAME`), or the start of an "
+        "artifact's id",
     )  # fmt: skip
 
 
@@ -102,8 +103,8 @@ def _stored(prefix: str, here: Path) -> ModelValue:
         say = "no model" if not found else f"{len(found)} models"
         raise fault(
             "E0859", f"{say} of the store `{store.root}` start with `{prefix}`",
-            help="`recipe log --format json` lists artifacts; a model kept as an adapter is named by "
-            "its binding, `FILE.recipe:NAME`",
+            help="`recipe log` lists artifacts; a model kept as an adapter is named by its "
+            "binding, `FILE.recipe:NAME`",
         )  # fmt: skip
     manifest = store.manifest(found[0])
     assert manifest is not None
@@ -111,7 +112,9 @@ def _stored(prefix: str, here: Path) -> ModelValue:
 
 
 def sample(model: ModelValue, prompt: str, backend: str | None, tokens: int) -> str:
-    """The greedy continuation of a prompt, at most ``tokens`` tokens. Raises RecipeError E0801, E0803."""
+    """The greedy continuation of a prompt, at most ``tokens`` tokens. Raises RecipeError E0801,
+    E0803.
+    """
     from recipelang.backend import find
     from recipelang.data.encoder import encoder_of
     from recipelang.run.training import precision_of

@@ -41,8 +41,9 @@ class Session:
 
     ``wanted`` is the backend of ``--backend``, None where any in the lock will do; ``named`` is the
     one that computes what is missing. ``ids`` are content ids by current node (of a source its step
-    id, of data the digest of its key, of all else the artifact's id); ``found`` the records they came
-    from; ``failed`` the nodes that failed. ``stopped`` says whether a signal asked the run to end.
+    id, of data the digest of its key, of all else the artifact's id); ``found`` the records they
+    came from; ``failed`` the nodes that failed. ``stopped`` says whether a signal asked the run to
+    end.
     """
 
     plan: Plan
@@ -92,7 +93,9 @@ class Session:
         return found
 
     def made_on(self, node: Node) -> tuple[str, str, int]:
-        """Backend, kind and number of devices of a step that was computed now; empty without backend."""
+        """Backend, kind and number of devices of a step that was computed now; empty without
+        backend.
+        """
         if self._backend is None or not uses_backend(node, self.plan.state.lookup(node.op)):
             return "", "", 0
         if self.step(node).kind == "choose":
@@ -101,7 +104,9 @@ class Session:
         return self._backend.name, devices[0].kind if devices else "cpu", 1
 
     def keep_trace(self, place: str, text: str) -> str:
-        """Keep the traceback of a failed step in the run's folder; returns a sentence that says where."""
+        """Keep the traceback of a failed step in the run's folder; returns a sentence that says
+        where.
+        """
         name = "".join(c if c.isalnum() else "-" for c in place)
         path = self.store.root / "run" / self.run_id / f"{name}.traceback.txt"
         try:

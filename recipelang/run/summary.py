@@ -4,7 +4,8 @@ Example:
     >>> a = Measurement("bits-per-byte", 1.30, 1.25, 1.35, 900, "min")
     >>> b = Measurement("bits-per-byte", 1.60, 1.55, 1.65, 900, "min")
     >>> table = Table(("a", "b"), ("text",), ("bits-per-byte",),
-    ...               {"a": {"text": {"bits-per-byte": a}}, "b": {"text": {"bits-per-byte": b}}}, {})
+    ...               {"a": {"text": {"bits-per-byte": a}}, "b": {"text": {"bits-per-byte": b}}},
+    {})
     >>> sentence(table, "bits-per-byte")
     'Lowest bits-per-byte on text: `a` at 1.300; its interval lies clear of every other.'
 """
@@ -33,7 +34,9 @@ def _short(value: float) -> str:
 
 
 def table_rows(table: Table, metric: str) -> list[list[str]]:
-    """Rows of text: a header, then a model a row with its datasets, and the mean of several datasets."""
+    """Rows of text: a header, then a model a row with its datasets, and the mean of several
+    datasets.
+    """
     several = len(table.datasets) > 1
     header = ["model", *table.datasets, *(["mean"] if several else [])]
     average = means(table, metric)
@@ -57,8 +60,8 @@ def means(table: Table, metric: str) -> dict[str, float]:
 def sentence(table: Table, metric: str) -> str:
     """Which model is best, and whether the intervals allow to say so.
 
-    With several datasets the means are compared, and nothing is claimed of their intervals; the best
-    model of each dataset is named instead.
+    With several datasets the means are compared, and nothing is claimed of their intervals; the
+    best model of each dataset is named instead.
     """
     if len(table.models) < 2 or not table.datasets:
         return ""

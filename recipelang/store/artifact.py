@@ -1,8 +1,9 @@
 """An artifact's manifest: what a stored result is, independent of the bytes of any file.
 
-The identity is the sha256 of the canonical JSON of everything but the places (``shard``, ``offset``),
-so sharding, header order and padding do not change it (safetensors files are not a stable identity:
-equal tensors with several metadata entries are written with different bytes in different processes).
+The identity is the sha256 of the canonical JSON of everything but the places (``shard``,
+``offset``), so sharding, header order and padding do not change it (safetensors files are not a
+stable identity: equal tensors with several metadata entries are written with different bytes in
+different processes).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ SCHEMA = "recipelang/artifact/1"
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor: ``digest`` is the sha256 (hex) of its little-endian C-order bytes, found in the object
-    ``shard`` (hex name of a safetensors file) at byte ``offset`` of that file."""
+    """A tensor: ``digest`` is the sha256 (hex) of its little-endian C-order bytes, found in the
+    object ``shard`` (hex name of a safetensors file) at byte ``offset`` of that file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -33,8 +34,8 @@ class StoredTensor:
 class Manifest:
     """``kind`` is ``model adapted dataset tokens measurement table``.
 
-    ``files`` maps names (config.json, tokenizer.json) to object digests. ``base`` is the artifact id
-    of the model under an ``adapted`` one. ``values`` holds small JSON results (measurements).
+    ``files`` maps names (config.json, tokenizer.json) to object digests. ``base`` is the artifact
+    id of the model under an ``adapted`` one. ``values`` holds small JSON results (measurements).
     """
 
     kind: str

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 __all__ = ["collection_lock", "key_locks"]
@@ -23,7 +23,7 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 @contextlib.contextmanager
 def key_locks(
     root: Path, keys: Iterable[str], waiting: Callable[[], None] = lambda: None
-) -> Iterator[None]:
+) -> Generator[None, None, None]:
     """Hold the locks of these action keys (64 hex digits; one of 256 files by the first two).
 
     They are taken in one order, so that two runs never wait for each other. ``waiting`` is called
@@ -36,14 +36,14 @@ def key_locks(
 
 
 @contextlib.contextmanager
-def collection_lock(root: Path, *, exclusive: bool = False) -> Iterator[None]:
+def collection_lock(root: Path, *, exclusive: bool = False) -> Generator[None, None, None]:
     """Shared by runs; exclusive for what removes objects."""
     with _flock(root / "lock" / "gc.lock", shared=not exclusive, waiting=lambda: None):
         yield
 
 
 @contextlib.contextmanager
-def _flock(path: Path, *, shared: bool, waiting: Callable[[], None]) -> Iterator[None]:
+def _flock(path: Path, *, shared: bool, waiting: Callable[[], None]) -> Generator[None, None, None]:
     try:
         import fcntl
     except ImportError:  # Windows: no flock; the store's writes may be done twice

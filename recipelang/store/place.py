@@ -1,4 +1,5 @@
-"""Where the store of a recipe is: the nearest ``.recipe/`` upward, else at the git root, else beside it.
+"""Where the store of a recipe is: the nearest ``.recipe/`` upward, else at the git root, else
+beside it.
 
 Example:
     >>> find_root(Path("project/recipes/a.recipe"), {"RECIPE_STORE": "/big/store"})

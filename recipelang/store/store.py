@@ -1,7 +1,7 @@
 """The store: objects, manifests and action records under one folder, shared by any number of runs.
 
-    obj/ab/abcd…        an object: a canonical safetensors shard or a file, named by its sha256, 0444
-    man/ab/abcd…        an artifact's manifest, named by its identity
+    obj/ab/abcd…        an object: a canonical safetensors shard or a file, named by its sha256,
+    0444 man/ab/abcd…        an artifact's manifest, named by its identity
     act/ab/KEY/ID       an action record: what an action key gave, on which backend and device
     src/ab/KEY          a source's artifact id, so that its weights are hashed once
     sum/ab/STAT         a file's digest by device, inode, size and mtime
@@ -25,7 +25,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -102,8 +102,10 @@ class Store:
         return os.access(folder, os.W_OK)
 
     @contextlib.contextmanager
-    def temporary(self) -> Iterator[Path]:
-        """A new folder under ``tmp`` that is gone afterwards; :meth:`adopt` takes files out of it."""
+    def temporary(self) -> Generator[Path, None, None]:
+        """A new folder under ``tmp`` that is gone afterwards; :meth:`adopt` takes files out of
+        it.
+        """
         folder = self.tmp / f"{os.getpid()}-{uuid4().hex[:16]}"
         ensure_folder(folder)
         try:
@@ -235,7 +237,9 @@ class Store:
     # ------------------------------------------------------------ small caches
 
     def remember(self, kind: str, key: str, value: object) -> None:
-        """Keep a small JSON value that can be made again (``src``); a failure to write is no fault."""
+        """Keep a small JSON value that can be made again (``src``); a failure to write is no
+        fault.
+        """
         path = self.root / kind / key[:2] / key
         if path.exists() or not (self.root / "format").exists() or not self.writable:
             return

@@ -1,8 +1,9 @@
-"""What a plan and a run ask of the store and the lock together: contents of sources, results of keys.
+"""What a plan and a run ask of the store and the lock together: contents of sources, results of
+keys.
 
-The lock chooses: where it has a step's key, its result is the one. Where it has not, a record of the
-store serves; with several, one of this machine's device class, then the first by name (never the
-newest: a clock decides nothing).
+The lock chooses: where it has a step's key, its result is the one. Where it has not, a record of
+the store serves; with several, one of this machine's device class, then the first by name (never
+the newest: a clock decides nothing).
 
 Example: ``View(store, lock, folder).lookup(key, None)``.
 """
@@ -40,8 +41,8 @@ class Found:
 class View:
     """The store and a recipe's lock; implements :class:`recipelang.plan.schedule.StoreView`.
 
-    ``folder`` is what relative paths are relative to. ``device`` is this machine's device class, used
-    to choose between records that no lock chooses between.
+    ``folder`` is what relative paths are relative to. ``device`` is this machine's device class,
+    used to choose between records that no lock chooses between.
     """
 
     store: Store
@@ -78,7 +79,9 @@ class View:
             return None
 
     def _digest(self, node: Node, path: Path) -> str:
-        """Of a file its sha256; of a folder that of the names and digests of the files that count."""
+        """Of a file its sha256; of a folder that of the names and digests of the files that
+        count.
+        """
         if path.is_file():
             return cached_digest(self.store, path)
         from recipelang.weights.folder import AUXILIARY, weight_files
@@ -105,8 +108,8 @@ class View:
         return hashlib.sha256(f"{digest} {other}".encode()).hexdigest()
 
     def lookup(self, key: str, backend: str | None) -> Found | None:
-        """The record of an action key: the lock's choice, else the store's. With ``backend``, only one
-        that this backend (or none) computed."""
+        """The record of an action key: the lock's choice, else the store's. With ``backend``, only
+        one that this backend (or none) computed."""
         records = [r for r in self.store.records(key) if not backend or r.backend in ("", backend)]
         chosen = self._keys.get(key)
         if chosen is not None and (not backend or chosen.backend in ("", backend)):
@@ -135,8 +138,8 @@ def _found(store: Store, record: ActionRecord) -> Found:
 
 
 def source_path(node: Node, folder: Path) -> tuple[Path, str] | None:
-    """Where a source's bytes are, and its revision (empty for what is not pinned by one); None where it
-    is not on this machine."""
+    """Where a source's bytes are, and its revision (empty for what is not pinned by one); None
+    where it is not on this machine."""
     from recipelang.sources import locate
 
     revision = node.attr("revision")

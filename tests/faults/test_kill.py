@@ -1,4 +1,6 @@
-"""Kill -9 in the middle of a training and of a merge: the next run ends with the bits of an undisturbed one."""
+"""Kill -9 in the middle of a training and of a merge: the next run ends with the bits of an
+undisturbed one.
+"""
 
 from __future__ import annotations
 

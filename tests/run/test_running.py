@@ -46,7 +46,8 @@ def test_a_run_gives_tables_gates_and_folders(finished: Finished) -> None:
     assert [gate.passed for gate in outcome.gates] == [True]
     both, adapter = outcome.published
     assert {p.name for p in both.iterdir()} == {
-        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "recipe.json",
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "recipe.json",
     }  # fmt: skip
     assert {p.name for p in adapter.iterdir()} == {
         "adapter_config.json", "adapter_model.safetensors", "recipe.json",
@@ -177,11 +178,14 @@ def test_an_expectation_only_reports(finished: Finished, tmp_path: Path) -> None
 
 
 def test_a_failing_step_keeps_the_others(finished: Finished, tmp_path: Path) -> None:
-    """A step that fails has a place and a code; independent steps are done, dependent ones are not."""
+    """A step that fails has a place and a code; independent steps are done, dependent ones are
+    not.
+    """
     recipe = finished.copy(tmp_path)
     recipe.write_text(
         TEXT.replace("(adapter-of curious)", "(adapter-of wise)")
-        + "\nmore = finetune blank on proverbs { seed = 5 }\nexpect loss of more on proverbs <= 100\n"
+        + "\nmore = finetune blank on proverbs { seed = 5 }\n"
+        + "expect loss of more on proverbs <= 100\n"
     )
     outcome = run_recipe(recipe, RunOptions(backend="torch"))
     assert (outcome.exit_code, _codes(outcome)) == (4, ["E0862"])
@@ -201,11 +205,14 @@ def test_a_failing_step_keeps_the_others(finished: Finished, tmp_path: Path) -> 
 def test_an_unforeseen_failure_is_no_traceback(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever a backend raises becomes E0903 with the step's place; the trace is kept in a file."""
+    """Whatever a backend raises becomes E0903 with the step's place; the trace is kept in a
+    file.
+    """
     recipe = finished.copy(tmp_path)
     recipe.write_text(
         TEXT
-        + "\nmore = finetune blank on proverbs { seed = 6 }\nexpect loss of more on proverbs <= 100\n"
+        + "\nmore = finetune blank on proverbs { seed = 6 }\n"
+        + "expect loss of more on proverbs <= 100\n"
     )
 
     def broken(*args: object, **more: object) -> None:
@@ -249,7 +256,9 @@ def test_an_interrupted_chain_goes_on(finished: Finished, tmp_path: Path) -> Non
 
 
 def test_locked_refuses_and_allows(finished: Finished, tmp_path: Path) -> None:
-    """`--locked` runs hits, and refuses with exit code 3 what would change the lock, computing nothing."""
+    """`--locked` runs hits, and refuses with exit code 3 what would change the lock, computing
+    nothing.
+    """
     recipe = finished.copy(tmp_path)
     before = lock_path(recipe).read_bytes()
     assert run_recipe(recipe, RunOptions(backend="torch", locked=True)).exit_code == 0
@@ -308,7 +317,9 @@ def test_lost_objects_are_made_again(finished: Finished, tmp_path: Path) -> None
 
 
 def test_another_backend_is_a_miss_when_asked_for(finished: Finished, tmp_path: Path) -> None:
-    """Without `--backend` a hit of any backend in the lock counts; with it, only its own and neutral ones."""
+    """Without `--backend` a hit of any backend in the lock counts; with it, only its own and
+    neutral ones.
+    """
     from recipelang.store.view import View
 
     lock = read_lock(lock_path(finished.recipe))
@@ -325,7 +336,9 @@ def test_another_backend_is_a_miss_when_asked_for(finished: Finished, tmp_path: 
 def test_a_full_disk_is_reported_and_survived(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the disk fills during the run the exit code is 4, and with room again the run goes on."""
+    """When the disk fills during the run the exit code is 4, and with room again the run goes
+    on.
+    """
     recipe = finished.copy(tmp_path)
     recipe.write_text(TEXT.replace("with curious\n", "with curious { density = 30% }\n"))
     real = os.rename
@@ -383,3 +396,17 @@ def test_steps_are_announced(finished: Finished, tmp_path: Path) -> None:
     started = [e.place for e in events if isinstance(e, StepStarted)]
     ended = [e.place for e in events if isinstance(e, StepFinished)]
     assert started == ended == ["blank", "wise", "curious", "both", "both/perplexity"]
+
+
+def test_arithmetic_on_models(finished: Finished, tmp_path: Path) -> None:
+    """Deltas live in the region that uses them; a fused chain is recorded and hit the next time."""
+    recipe = finished.copy(tmp_path)
+    recipe.write_text(
+        TEXT + "\nhalf = blank + 0.5 * (wise - blank)\nsame = blank + (wise - blank)\n"
+        "expect size of half >= 1\nexpect size of same >= 1\n"
+    )
+    first = run_recipe(recipe, RunOptions(backend="torch"))
+    assert first.exit_code == 0, first.diagnostics
+    assert {"half", "same"} <= set(_ran(first))
+    second = run_recipe(recipe, RunOptions(backend="torch"))
+    assert _ran(second) == []

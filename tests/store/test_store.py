@@ -44,7 +44,9 @@ def test_opening_makes_nothing(tmp_path: Path) -> None:
 
 
 def test_place(tmp_path: Path) -> None:
-    """The variable, the nearest .recipe upward, the git root, the recipe's folder: in this order."""
+    """The variable, the nearest .recipe upward, the git root, the recipe's folder: in this
+    order.
+    """
     inner = tmp_path / "git" / "a" / "b"
     inner.mkdir(parents=True)
     recipe = inner / "x.recipe"
@@ -195,7 +197,9 @@ def test_a_damaged_digest_cache_is_ignored(store: Store, tmp_path: Path) -> None
 def test_a_failing_disk_is_a_diagnostic(
     store: Store, monkeypatch: pytest.MonkeyPatch, call: str, number: int, code: str
 ) -> None:
-    """When the N-th call fails there is one message with the path, nothing is kept, and the store works on."""
+    """When the N-th call fails there is one message with the path, nothing is kept, and the store
+    works on.
+    """
     real = getattr(os, call)
 
     def fail(*args: object, **kwargs: object) -> object:
