@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from recipelang.backend import Progress
 
@@ -22,9 +23,9 @@ def plot_losses(histories: Mapping[str, Sequence[Progress]], path: Path) -> bool
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure: Any = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes: Any = figure.add_subplot()
     for name, history in curves.items():
         marker = "o" if len(history) < 3 else None
         axes.plot([p.step for p in history], [p.loss for p in history], label=name, marker=marker)

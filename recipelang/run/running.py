@@ -234,7 +234,8 @@ def _measured(session: Session) -> dict[Node, Measurement]:
 
 
 def _tables(session: Session) -> dict[str, Table]:
-    plan, found = session.plan, {}
+    plan = session.plan
+    found: dict[str, Table] = {}
     for step in plan.steps:
         if step.kind == "evaluate" and step.node in plan.state.targets and step.node in session.ids:
             value = open_value(session, step.node)

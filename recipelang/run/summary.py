@@ -71,7 +71,7 @@ def sentence(table: Table, metric: str) -> str:
         return _on_one(table, metric, word, lower)
     average = means(table, metric)
     best = _best(table.models, average, lower)
-    parts = []
+    parts: list[str] = []
     for data in table.datasets:
         values = {m: table.cells[m][data][metric].value for m in table.models}
         parts.append(f"on {data} it is `{_best(table.models, values, lower)}`")

@@ -12,8 +12,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
-__all__ = ["Manifest", "StoredTensor"]
+__all__ = ["Manifest", "StoredTensor", "json_object"]
 
 SCHEMA = "recipelang/artifact/1"
 
@@ -68,8 +69,8 @@ class Manifest:
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
         """Parse what :meth:`to_json` wrote. Raises ValueError on anything else."""
-        document = json.loads(data)
-        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        document = json_object(data)
+        if document.get("schema") != SCHEMA:
             raise ValueError(f"not a manifest of schema {SCHEMA}")
         tensors = {
             name: StoredTensor(t["dtype"], tuple(t["shape"]), t["digest"], t["shard"], t["offset"])
@@ -78,6 +79,14 @@ class Manifest:
         return cls(
             document["kind"], tensors, document["files"], document["base"], document["values"]
         )
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """A JSON object. Raises ValueError on anything else."""
+    found: object = json.loads(data)
+    if not isinstance(found, dict):
+        raise ValueError("not a JSON object")
+    return cast("dict[str, Any]", found)
 
 
 def _canonical(document: object) -> bytes:

@@ -25,7 +25,7 @@ def cached_digest(store: Store, path: Path) -> str:
     stamp = f"{before.st_dev} {before.st_ino} {before.st_size} {before.st_mtime_ns}"
     key = hashlib.sha256(stamp.encode()).hexdigest()
     match store.recall("sum", key):
-        case {"stamp": known, "sha256": str(digest)} if known == stamp and len(digest) == 64:
+        case {"stamp": str(known), "sha256": str(digest)} if known == stamp and len(digest) == 64:
             return digest
         case _:
             pass

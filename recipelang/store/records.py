@@ -12,7 +12,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from recipelang.store.artifact import json_object
 
 __all__ = ["ActionRecord"]
 
@@ -55,8 +56,8 @@ class ActionRecord:
     @classmethod
     def from_json(cls, data: bytes) -> ActionRecord:
         """Parse what :meth:`to_json` wrote. Raises ValueError on anything else."""
-        body: Any = json.loads(data)
-        if not isinstance(body, dict) or body.get("schema") != SCHEMA:
+        body = json_object(data)
+        if body.get("schema") != SCHEMA:
             raise ValueError(f"not an action record of schema {SCHEMA}")
         try:
             artifact = str(body["artifact"])
