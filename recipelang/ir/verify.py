@@ -20,6 +20,8 @@ from recipelang.values import Attr, Form, Quantity, show
 
 __all__ = ["faults", "verify"]
 
+CHOICE = ("direction", "score")
+"""What lowering adds to a step that chooses by a metric: which way is better, and arithmetic."""
 HELP = "this is a fault of recipelang: please report it with the recipe and the line above"
 
 
@@ -71,7 +73,7 @@ def _operand_faults(node: Node, operation: Operation) -> Iterator[str]:
         given = node.role(spec.name)
         if not given and not spec.optional:
             yield f"lacks its operand `{spec.name}`"
-        if len(given) > 1 and not spec.many:
+        if len(given) > 1 and not (spec.many or spec.metric):
             yield f"takes one `{spec.name}`, found {len(given)}"
         yield from _head_faults(spec, given)
 
@@ -90,6 +92,8 @@ def _attribute_faults(node: Node, operation: Operation) -> Iterator[str]:
     given = dict(node.attrs)
     for name in given:
         spec = operation.field(name)
+        if spec is None and any(o.metric for o in operation.operands) and name in CHOICE:
+            continue
         if spec is None:
             yield f"has no attribute `{name}`"
         elif spec.hint:

@@ -10,14 +10,14 @@ Example: in ``distill teacher into small on notes`` the roles are ``teachers`` (
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from recipelang.diagnostics import Label, Span
 from recipelang.ir.build import inputs_role
 from recipelang.ir.graph import Node
 from recipelang.language import syntax
 from recipelang.language.blocks import Given, read_field
-from recipelang.language.fields import Owner
+from recipelang.language.fields import Owner, strip_groups
 from recipelang.language.scope import Scope
 from recipelang.language.suggest import listed
 from recipelang.language.values import (
@@ -157,14 +157,15 @@ def fill_operand(phrase: Phrase, operand: OperandSpec, clauses: Clauses) -> None
     sound = True
     found = False
     for word in sorted(operand.prepositions, key=bool):
-        values: list[tuple[Elaborated, Span]] = []
+        values: list[tuple[Elaborated, Spans]] = []
         if word == "" and clauses.chained:
-            values.append(clauses.chained)
+            values.append((clauses.chained[0], Spans(clauses.chained[1], word)))
         for written in clauses.values.get(word, ()):
-            values.append((phrase.scope.evaluate(written, inside(phrase)), written.span))
-        for value, span in values:
+            value = phrase.scope.evaluate(written, inside(phrase))
+            values.append((value, _spans_of(written, word)))
+        for value, spans in values:
             found = True
-            spliced = _splice(phrase, operand, value, span)
+            spliced = _splice(phrase, operand, value, spans)
             sound = sound and spliced is not None
             items += spliced or []
     if not sound:
@@ -185,6 +186,25 @@ def fill_operand(phrase: Phrase, operand: OperandSpec, clauses: Clauses) -> None
             items[1].span,
         )
     phrase.inputs[operand.name] = items
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Where an operand stands, behind which word, and where the items of a literal list stand."""
+
+    whole: Span
+    word: str
+    items: tuple[Span, ...] = ()
+
+    def item(self, index: int) -> Spans:
+        """Of an item of the list."""
+        return replace(self, whole=self.items[index], items=()) if self.items else self
+
+
+def _spans_of(written: syntax.Value, word: str) -> Spans:
+    bare = strip_groups(written)
+    items = tuple(item.span for item in bare.items) if isinstance(bare, syntax.ListOf) else ()
+    return Spans(written.span, word, items)
 
 
 def _written(operand: OperandSpec) -> str:
@@ -208,7 +228,7 @@ def _missing(phrase: Phrase, operand: OperandSpec, empty: bool) -> None:
 
 
 def _splice(
-    phrase: Phrase, operand: OperandSpec, value: Elaborated, span: Span
+    phrase: Phrase, operand: OperandSpec, value: Elaborated, spans: Spans
 ) -> list[Input] | None:
     """The steps of an operand; a list is spliced where several are taken. None when at fault."""
     if is_poison(value) or (isinstance(value, Opaque) and operand.many):
@@ -224,14 +244,16 @@ def _splice(
                 help="write them on each item: `[a(weight = 0.4), b(weight = 0.6)]`",
             )
             return None
-        spliced = [_splice(phrase, operand, item, span) for item in inner.items]
+        spliced = [
+            _splice(phrase, operand, item, spans.item(i)) for i, item in enumerate(inner.items)
+        ]
         if any(items is None for items in spliced):
             return None
         return [item for items in spliced for item in items or []]
     if not isinstance(inner, Node) or not _fits(operand, inner):
-        _wrong_type(phrase, operand, inner, span)
+        _wrong_type(phrase, operand, inner, spans)
         return None
-    return [Input(inner, span, attached)]
+    return [Input(inner, spans.whole, attached)]
 
 
 def _fits(operand: OperandSpec, node: Node) -> bool:
@@ -240,7 +262,7 @@ def _fits(operand: OperandSpec, node: Node) -> bool:
     return found in wanted or (found == "Adapter" and "Delta" in wanted)
 
 
-def _wrong_type(phrase: Phrase, operand: OperandSpec, value: Elaborated, span: Span) -> None:
+def _wrong_type(phrase: Phrase, operand: OperandSpec, value: Elaborated, spans: Spans) -> None:
     wanted = article(operand.type.replace("|", " or "))
     help = ""
     if isinstance(value, Node) and isinstance(value.type, SplitType):
@@ -249,12 +271,11 @@ def _wrong_type(phrase: Phrase, operand: OperandSpec, value: Elaborated, span: S
         help = f"`{phrase.verb}` takes one here: write `[{phrase.verb} ... for x in list]` for each"
     elif operand.metric:
         help = "name a metric"
-    alone = "" in operand.prepositions
-    where = f"{'the subject' if alone else f'`{_written(operand)}`'} of `{phrase.verb}`"
+    where = f"{f'`{spans.word}`' if spans.word else 'the subject'} of `{phrase.verb}`"
     phrase.error(
         "E0301",
         f"{where} is {wanted}, found {describe(value)}",
-        span,
+        spans.whole,
         label=f"expected {wanted}",
         help=help,
     )

@@ -25,7 +25,7 @@ from recipelang.language.expressions import evaluate
 from recipelang.language.fields import Owner
 from recipelang.language.files import Files, declare_names, order
 from recipelang.language.parser import parse
-from recipelang.language.roots import budget, constant_seed, gate, is_evaluation, publish
+from recipelang.language.roots import budget, constant_seed, gate, is_evaluation, published
 from recipelang.language.scope import Declaration, FileContext, Scope, Session
 from recipelang.language.suggest import did_you_mean, listed
 from recipelang.language.templates import check_alone
@@ -90,12 +90,7 @@ class _Elaboration:
         self._defaults()
         for name in order(scope.declared):
             self._guarded(name)
-        publishes = tuple(
-            p
-            for s in self.tree.statements
-            if isinstance(s, syntax.Publish)
-            if (p := publish(s, scope)) is not None
-        )
+        publishes = published(self.tree, scope)
         gates = [
             g for s in self.tree.statements if isinstance(s, syntax.Gate)
             if (g := gate(s, scope)) is not None

@@ -4,7 +4,7 @@ A metric is a verb that gives ``Measured``, or a template that does; it is appli
 candidate.
 
 Example: ``by perplexity over dev`` makes the step ``perplexity of c on dev`` for each candidate
-``c``.
+``c``. A template may give arithmetic over several measures: the mean over two datasets.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from recipelang.diagnostics import RecipeError, Span
 from recipelang.ir.graph import Node
+from recipelang.ir.score import direction_of, score_of
 from recipelang.language import syntax
 from recipelang.language.blocks import Given, metric_verbs, own_defaults, read_block
 from recipelang.language.fields import Owner, strip_groups
@@ -20,10 +21,10 @@ from recipelang.language.report import report_fault
 from recipelang.language.scope import Scope
 from recipelang.language.suggest import did_you_mean
 from recipelang.language.templates import Argument, arguments, call_template
-from recipelang.language.values import TemplateValue, describe, is_poison
+from recipelang.language.values import TemplateValue, describe, is_measured, is_poison
 from recipelang.ops.registry import lookup
 from recipelang.ops.spec import Fault, Operation
-from recipelang.types import MeasuredType
+from recipelang.program import Arithmetic, MeasuredExpr
 
 __all__ = ["measure_each"]
 
@@ -36,13 +37,16 @@ def measure_each(
     over: Sequence[Placed],
     scope: Scope,
     place: str,
-) -> tuple[list[Node], str] | None:
+) -> tuple[list[MeasuredExpr], str] | None:
     """A measure for each candidate, and the metric's direction; None when something is at fault."""
     metric = strip_groups(metric)
     callee, args = (metric.callee, metric.args) if isinstance(metric, syntax.Call) else (metric, ())
-    measures: list[Node] | None = None
+    measures: Sequence[MeasuredExpr] | None = None
     if isinstance(callee, syntax.Ref):
-        template = _template(callee, scope)
+        named = scope.evaluate(callee) if scope.holder(callee.parts[0].text) else None
+        if named is not None and is_poison(named):
+            return None
+        template = named if isinstance(named, TemplateValue) else None
         operation = lookup(callee.text) if template is None and len(callee.parts) == 1 else None
         if template is not None:
             measures = _by_template(template, args, callee, candidates, over, scope, place)
@@ -60,27 +64,27 @@ def measure_each(
     return None
 
 
-def _template(callee: syntax.Ref, scope: Scope) -> TemplateValue | None:
-    if scope.holder(callee.parts[0].text) is None:
-        return None
-    found = scope.evaluate(callee)
-    return found if isinstance(found, TemplateValue) else None
-
-
 def _directed(
-    measures: list[Node] | None, callee: syntax.Ref, scope: Scope
-) -> tuple[list[Node], str] | None:
+    measures: Sequence[MeasuredExpr] | None, callee: syntax.Ref, scope: Scope
+) -> tuple[list[MeasuredExpr], str] | None:
     if not measures:
         return None
-    type_ = measures[0].type
-    direction = type_.direction if isinstance(type_, MeasuredType) else "min"
-    return measures, direction
+    direction = direction_of(measures[0])
+    if direction and all(score_of(m) == score_of(measures[0]) for m in measures):
+        return list(measures), direction
+    scope.sink.error(
+        "E0512",
+        f"`{callee.text}` does not say which candidate is better",
+        callee.span,
+        help="join measures that are better in one direction, the same way for every candidate",
+    )
+    return None
 
 
 def _by_template(
     template: TemplateValue, args: tuple[syntax.Arg, ...], callee: syntax.Ref,
     candidates: Sequence[Placed], over: Sequence[Placed], scope: Scope, place: str,
-) -> list[Node] | None:  # fmt: skip
+) -> list[MeasuredExpr] | None:  # fmt: skip
     """Call the template on each candidate: its first model, and its first datasets, are the
     operands."""
     params = template.template.params
@@ -98,19 +102,19 @@ def _by_template(
             help="a metric takes the candidate, and what stands behind `over`",
         )
         return None
-    measures: list[Node] = []
+    measures: list[MeasuredExpr] = []
     for node, span in candidates:
         given: list[Argument] = [(models[0], node, span)]
         given += [(name, n, s) for name, (n, s) in zip(datasets, over, strict=False)]
         found = call_template(template, [*given, *extra], callee.span, scope, place)
         if is_poison(found):
             return None
-        if not isinstance(found, Node) or not isinstance(found.type, MeasuredType):
+        if not isinstance(found, Node | Arithmetic) or not is_measured(found):
             scope.sink.error(
                 "E0512",
-                f"`{callee.text}` gives {describe(found)}, and a choice needs one measure",
+                f"`{callee.text}` gives {describe(found)}, and a choice needs a measure",
                 callee.span,
-                help="give a single metric, such as `accuracy of m on d`",
+                help="give a metric, such as `accuracy of m on d`, or arithmetic over metrics",
             )
             return None
         measures.append(found)

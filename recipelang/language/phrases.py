@@ -13,6 +13,8 @@ from collections.abc import Collection, Mapping
 
 from recipelang.diagnostics import RecipeError, Span
 from recipelang.ir.build import inputs_role
+from recipelang.ir.graph import Node
+from recipelang.ir.score import score_of
 from recipelang.language import metrics, syntax
 from recipelang.language.blocks import own_defaults, read_block
 from recipelang.language.clauses import (
@@ -34,6 +36,7 @@ from recipelang.language.values import (
     Elaborated,
 )
 from recipelang.ops.spec import Fault, Operation
+from recipelang.program import nodes_of
 from recipelang.types import ModelType
 from recipelang.values import Attr, Form
 
@@ -215,8 +218,12 @@ def _choose(phrase: Phrase, clauses: Clauses) -> Elaborated:
     if measured is None:
         return POISON
     measures, direction = measured
+    nodes = [node for each in measures for node in nodes_of(each)]
     phrase.inputs = {
         candidates_role.name: candidates,
-        operand.name: [Input(node, written[0].span) for node in measures],
+        operand.name: [Input(node, written[0].span) for node in nodes],
     }
-    return _build(phrase, {**phrase.given.values, "direction": direction})
+    fields: dict[str, Attr] = {**phrase.given.values, "direction": direction}
+    if not isinstance(measures[0], Node):
+        fields["score"] = score_of(measures[0])
+    return _build(phrase, fields)

@@ -5,6 +5,8 @@ Example: ``require accuracy of student on exam >= 62%`` is a gate over one measu
 
 from __future__ import annotations
 
+import os
+
 from recipelang.diagnostics import Label
 from recipelang.ir.graph import Node
 from recipelang.language import syntax
@@ -26,10 +28,12 @@ from recipelang.language.values import (
 from recipelang.ops.spec import FieldSpec, Range
 from recipelang.program import Arithmetic, Budget, GateRoot, MeasuredExpr, PublishRoot
 from recipelang.types import AdapterType, ModelType
-from recipelang.values import Quantity
+from recipelang.values import Quantity, number_text
 
-__all__ = ["budget", "gate", "publish"]
+__all__ = ["budget", "constant_seed", "gate", "is_evaluation", "publish", "published"]
 
+SHARES = ("accuracy",)
+"""Metrics that lie in [0, 1]."""
 _POSITIVE = Range(0, None, open_low=True)
 BUDGET = {
     "wall": FieldSpec("wall", "float", "time of a whole run", None, ("seconds",), _POSITIVE),
@@ -58,7 +62,7 @@ def gate(statement: syntax.Gate, scope: Scope) -> GateRoot | None:
     """The gate, or None when something in it is at fault."""
     left = _measured(statement.left, scope)
     right = _measured(statement.right, scope)
-    if left is None or right is None:
+    if left is None or right is None or _never_a_share(statement, left, right, scope):
         return None
     if isinstance(left, int | float) and isinstance(right, int | float):
         scope.sink.error(
@@ -85,7 +89,7 @@ def _measured(value: syntax.Value, scope: Scope) -> MeasuredExpr | None:
     found = scope.evaluate(value)
     if is_poison(found) or isinstance(found, Opaque):
         return None
-    if isinstance(found, Quantity):
+    if isinstance(found, Quantity) and found.unit == "fraction":
         return found.value
     if isinstance(found, Arithmetic) or (isinstance(found, Node) and is_measured(found)):
         return found
@@ -95,12 +99,58 @@ def _measured(value: syntax.Value, scope: Scope) -> MeasuredExpr | None:
         "E0307",
         f"a gate compares numbers, found {describe(found)}",
         value.span,
-        help="measure it: `accuracy of m on d >= 60%`",
+        help="write a number or a percentage"
+        if isinstance(found, Quantity)
+        else "measure it: `accuracy of m on d >= 60%`",
     )
     return None
 
 
+def _never_a_share(
+    statement: syntax.Gate, left: MeasuredExpr, right: MeasuredExpr, scope: Scope
+) -> bool:
+    """Report a share that is compared with a number above 1: ``accuracy ... >= 62``."""
+    for side, other, written in (
+        (left, right, statement.right), (right, left, statement.left),
+    ):  # fmt: skip
+        share = isinstance(side, Node) and side.op in SHARES
+        if share and isinstance(other, int | float) and other > 1:
+            percent = f"did you mean `{number_text(other)}%`?" if other <= 100 else ""
+            scope.sink.error(
+                "E0413",
+                f"`{side.op}` is a share in [0, 1], compared with {number_text(other)}",
+                written.span,
+                help=percent or "write a percentage: `62%`",
+            )
+            return True
+    return False
+
+
 # ---------------------------------------------------------------- publish
+
+
+def published(tree: syntax.File, scope: Scope) -> tuple[PublishRoot, ...]:
+    """The file's publishes; two into one folder are a fault."""
+    found: list[PublishRoot] = []
+    for statement in tree.statements:
+        root = publish(statement, scope) if isinstance(statement, syntax.Publish) else None
+        if root is None:
+            continue
+        first = next((other for other in found if _target(other) == _target(root)), None)
+        if first is not None:
+            scope.sink.error(
+                "E0518",
+                f"`{root.uri}` is published to twice",
+                root.span,
+                secondary=(Label(first.span, "first here"),),
+                help="give each publish a folder of its own",
+            )
+        found.append(root)
+    return tuple(found)
+
+
+def _target(root: PublishRoot) -> str:
+    return os.path.normpath(os.path.join(root.folder, root.uri))
 
 
 def publish(statement: syntax.Publish, scope: Scope) -> PublishRoot | None:

@@ -6,10 +6,12 @@ Example: ``compute(session, node)`` gives the artifact's id.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from recipelang.backend import Progress
 from recipelang.diagnostics import fault
 from recipelang.ir.graph import Node
+from recipelang.ir.score import scores
 from recipelang.run.events import Note, StepProgress
 from recipelang.run.measured import measurement_manifest, table_manifest
 from recipelang.run.opening import open_value, operand_names
@@ -120,6 +122,10 @@ def _choose(session: Session, node: Node, inputs: Inputs) -> str:
     from recipelang.run.measuring import choose
 
     measured = [v for v in inputs["by"] if isinstance(v, Measurement)]
+    score, direction = node.attr("score"), node.attr("direction")
+    if score is not None:  # arithmetic over several measures of each candidate
+        values = scores(score, [m.value for m in measured])
+        measured = [replace(measured[0], value=v, direction=str(direction)) for v in values]
     winner = choose(measured)
     chosen = node.role("of")[winner]
     value = session.values[chosen]
