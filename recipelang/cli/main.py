@@ -39,6 +39,19 @@ def usage() -> str:
     )
 
 
+def _told(error: Exception) -> int:
+    """Print the diagnostics that an error carries, and give their exit code; others are raised."""
+    from recipelang.diagnostics import RecipeError, Sink
+    from recipelang.diagnostics.terminal import render_all
+
+    if not isinstance(error, RecipeError):
+        raise error
+    sink = Sink()
+    sink.extend(error.diagnostics)
+    render_all(sink, sys.stderr)
+    return sink.exit_code
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code (see the language reference, section 8)."""
     args = sys.argv[1:] if argv is None else argv
@@ -75,4 +88,6 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except Exception as error:
+        return _told(error)
     return code

@@ -6,6 +6,7 @@ recipe ops ties-merge
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 
 __all__ = ["add_arguments", "run"]
@@ -57,9 +58,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(format: str) -> int:
+    from recipelang.diagnostics import RecipeError, Sink
+    from recipelang.diagnostics.terminal import render_all
     from recipelang.ops.registry import lookup, verbs
+    from recipelang.ops.spec import Operation
 
-    known = [op for verb in verbs() if (op := lookup(verb)) is not None and not op.internal]
+    sink = Sink()
+    known: list[Operation] = []
+    for verb in verbs():
+        try:
+            operation = lookup(verb)
+        except RecipeError as error:  # a plug-in that fails: the others are listed
+            sink.extend(error.diagnostics)
+            continue
+        if operation is not None and not operation.internal:
+            known.append(operation)
     if format == "json":
         import json
 
@@ -67,12 +80,14 @@ def _list(format: str) -> int:
 
         rows = [{"verb": op.verb, "form": form(op), "summary": op.summary} for op in known]
         print(json.dumps({"schema": "recipelang/ops/1", "operations": rows}))
-        return 0
-    for op in known:
-        print(f"{op.verb:<24} {_sentence(op.doc)}")
-    return 0
+    else:
+        for op in known:
+            print(f"{op.verb:<24} {_sentence(op.doc)}")
+    render_all(sink, sys.stderr)
+    return sink.exit_code
 
 
 def _sentence(doc: str) -> str:
     """The first sentence of a documentation, on one line."""
-    return " ".join(doc.partition("\n\n")[0].split()).partition(". ")[0].rstrip(".")
+    text = " ".join(doc.partition("\n\n")[0].split())
+    return re.split(r"(?<!et al)\. ", text, maxsplit=1)[0].rstrip(".")

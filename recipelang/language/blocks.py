@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from recipelang.diagnostics import Label, Span
+from recipelang.diagnostics import Label, RecipeError, Span
 from recipelang.language import forms, syntax
 from recipelang.language.fields import Complaint, Owner, bare_word, convert, strip_groups
 from recipelang.language.scope import Scope
@@ -76,8 +76,15 @@ def _member(
 
 def metric_verbs() -> list[str]:
     """The verbs that give a measured value, for suggestions."""
-    found = (lookup(verb) for verb in verbs())
-    return [op.verb for op in found if op is not None and op.result == "Measured"]
+    found: list[str] = []
+    for verb in verbs():
+        try:
+            operation = lookup(verb)
+        except RecipeError:  # a plug-in that fails is told where it is used
+            continue
+        if operation is not None and operation.result == "Measured":
+            found.append(verb)
+    return found
 
 
 def _metrics(spec: FieldSpec, value: syntax.Value, scope: Scope, owner: Owner) -> Attr | Poison:

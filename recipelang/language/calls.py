@@ -6,9 +6,10 @@ Example: ``finetun base`` is an unknown verb whose help offers ``finetune``.
 
 from __future__ import annotations
 
-from recipelang.diagnostics import Fix, Span
+from recipelang.diagnostics import Fix, RecipeError, Span
 from recipelang.language import syntax
 from recipelang.language.forms import varies
+from recipelang.language.report import report_fault
 from recipelang.language.resolve import resolve, spaced, unknown_name
 from recipelang.language.scope import BUILTINS, Scope
 from recipelang.language.suggest import did_you_mean, nearest
@@ -34,7 +35,11 @@ def resolve_head(
         step is None or isinstance(holder.declared.get(name.text), syntax.Template)
     ):
         return resolve(ref, scope)
-    operation = lookup(name.text)
+    try:
+        operation = lookup(name.text)
+    except RecipeError as error:  # a plug-in that fails
+        report_fault(error, scope.sink, name.span, {})
+        return POISON
     if operation is not None and not operation.internal:
         return operation
     if name.text in VARYING and (step is None or varies(step)):

@@ -179,6 +179,10 @@ def fill_operand(phrase: Phrase, operand: OperandSpec, clauses: Clauses) -> None
         if required:
             _missing(phrase, operand, found)
         return
+    if sound and len(items) == 1 and _merges_alone(phrase.operation, operand, clauses):
+        word = next(word for word in operand.prepositions if word)
+        message = f"`{phrase.verb}` needs `{word}`: a merge takes two models or more"
+        phrase.error("E0506", message, phrase.head, help=f"add `{word} x`")
     if len(items) > 1 and not operand.many:
         phrase.error(
             "E0508",
@@ -186,6 +190,14 @@ def fill_operand(phrase: Phrase, operand: OperandSpec, clauses: Clauses) -> None
             items[1].span,
         )
     phrase.inputs[operand.name] = items
+
+
+def _merges_alone(operation: Operation, operand: OperandSpec, clauses: Clauses) -> bool:
+    """Whether one input makes no merge. With a base that is written, its task vector is merged."""
+    if operation.kind != "weights" or not {"", "with"} <= set(operand.prepositions):
+        return False
+    bases = [word for o in operation.operands if o.by_origin for word in o.prepositions]
+    return operand.many and not any(word in clauses.values for word in bases)
 
 
 @dataclass(frozen=True, slots=True)

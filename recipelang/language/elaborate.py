@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 
-from recipelang.diagnostics import Diagnostic, Label, Sink, Source, Span
+from recipelang.diagnostics import Diagnostic, Label, RecipeError, Sink, Source, Span
 from recipelang.ir.build import Builder
 from recipelang.ir.graph import Node
 from recipelang.language import syntax
@@ -64,7 +64,11 @@ def elaborate(
         folder = (
             os.path.dirname(os.path.abspath(path)) if os.path.sep in path or path else os.getcwd()
         )
-    return _Elaboration(tree, sink, dict(settings or {}), folder).run()
+    try:
+        return _Elaboration(tree, sink, dict(settings or {}), folder).run()
+    except RecipeError as error:  # of the installation: two plug-ins for one verb
+        sink.extend(error.diagnostics)
+        return None
 
 
 class _Elaboration:

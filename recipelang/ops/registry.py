@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 from recipelang.ops.spec import Operation
 
@@ -43,7 +44,7 @@ def _plugins() -> list[tuple[Path, str]]:
 def verbs() -> dict[str, tuple[Path, str]]:
     """Every verb with its file and the package the file is in (empty outside packages).
 
-    Two files for one verb are an error of the installation, and raise ValueError.
+    Two files for one verb are a fault of the installation, and raise RecipeError E0216.
     """
     return _files((*_folders(), *_plugins()))
 
@@ -62,34 +63,60 @@ def _files(folders: Iterable[tuple[Path, str]]) -> dict[str, tuple[Path, str]]:
                 continue
             verb = file.stem.rstrip("_").replace("_", "-")
             if verb in found:
-                raise ValueError(
-                    f"the operation {verb!r} is defined in {found[verb][0]} and {file}"
-                )
+                raise _unusable(file, f"`{found[verb][0]}` defines `{verb}` too")
             found[verb] = (file, package)
     return found
 
 
 @cache
 def lookup(verb: str) -> Operation | None:
-    """The operation of that verb, or None."""
+    """The operation of that verb, or None.
+
+    Raises RecipeError E0216 where the file of a plug-in fails when it is imported, or declares no
+    operation of its name.
+    """
     place = _nearby().get(verb) or verbs().get(verb)
     if place is None:
         return None
     file, package = place
-    if package:
-        module = importlib.import_module(f"{package}.{file.stem}")
-    else:
-        name = f"recipelang_ops_{file.stem}"
-        spec = importlib.util.spec_from_file_location(name, file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
+    try:
+        module = _import(file, package)
+    except Exception as error:  # whatever a plug-in's code raises
+        if package.startswith("recipelang.ops"):
+            raise
+        raise _unusable(file, f"{type(error).__name__}: {error}") from error
     for value in vars(module).values():
         if isinstance(value, Operation) and value.verb == verb:
             return value
-    raise ValueError(f"{file} declares no operation {verb!r}")
+    raise _unusable(file, f"it declares no operation `{verb}`")
+
+
+def _import(file: Path, package: str) -> ModuleType:
+    """The module of an operation's file, which need not be in a package."""
+    if package:
+        return importlib.import_module(f"{package}.{file.stem}")
+    name = f"recipelang_ops_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _unusable(file: Path, why: str) -> Exception:
+    from recipelang.diagnostics import fault
+
+    return fault(
+        "E0216",
+        f"the operation file `{file}` cannot be used: {why}",
+        help="mend or remove the plug-in; `RECIPE_OPS` names folders of operations",
+    )
 
 
 def clear() -> None:
