@@ -147,6 +147,7 @@ def _frequencies(parameters: Any, width: int) -> torch.Tensor:
             parameters["original_max_position_embeddings"] * inverse / (2 * math.pi)
         )
         low, high = parameters["low_freq_factor"], parameters["high_freq_factor"]
-        smooth = ((turns - low) / (high - low)).clamp(0.0, 1.0)
-        return inverse * ((1.0 - smooth) / factor + smooth)
+        smooth: torch.Tensor = ((turns - low) / (high - low)).clamp(0.0, 1.0)
+        blended: torch.Tensor = inverse * ((1.0 - smooth) / factor + smooth)
+        return blended
     return inverse
