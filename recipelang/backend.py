@@ -229,6 +229,9 @@ def find(name: str | None = None) -> Backend:
     chosen = name or next(iter(usable), None)
     if chosen is None or chosen not in usable:
         wanted = f"the backend `{name}` is not installed" if name else "no backend is installed"
+        if name and name not in KNOWN:
+            known = ", ".join(f"`{one}`" for one in dict.fromkeys((*KNOWN, *usable)))
+            raise fault("E0801", f"there is no backend `{name}`", help=f"one of {known}")
         extra = name if name in KNOWN else "torch"
         raise fault("E0801", wanted, help=f"install one: `pip install 'recipelang[{extra}]'`")
     made: Backend = importlib.import_module(usable[chosen]).backend()

@@ -56,12 +56,7 @@ def locate(uri: str, revision: str | None = None, *, folder: Path | None = None)
     scheme, rest = match[1], match[2]
     if scheme == "package":
         return Located(uri, _in_package(uri, rest))
-    if scheme == "hf":
-        return _in_hub_cache(uri, rest, revision)
-    raise fault(
-        "E0721", f"the scheme `{readable(scheme)}:` is not known",
-        help="write a path, `package:import_name/file` or `hf:org/name`",
-    )  # fmt: skip
+    return _in_hub_cache(uri, rest, revision)
 
 
 def refuse_unsafe(uri: str, revision: str | None = None) -> None:
@@ -70,8 +65,9 @@ def refuse_unsafe(uri: str, revision: str | None = None) -> None:
     if not uri or len(uri) > 4096 or not uri.isprintable():
         raise _refused(uri, "it is empty, very long or holds control characters")
     match = SCHEME.fullmatch(uri)
-    if revision is not None and (not REVISION.fullmatch(revision) or ".." in revision):
-        raise fault("E0721", f'the revision "{readable(revision)}" is not a commit, branch or tag')
+    wrong = revision_fault(uri, revision)
+    if wrong:
+        raise fault("E0721", wrong)
     if match is None:
         return
     if "@" in match[2]:
@@ -80,9 +76,23 @@ def refuse_unsafe(uri: str, revision: str | None = None) -> None:
             f"the URI of scheme `{match[1]}:` holds an `@`: credentials do not stand in a recipe",
             help='a revision is written `at "REV"`, a token `token = secret("HF_TOKEN")`',
         )
+    if match[1] not in KNOWN:
+        raise fault(
+            "E0721", f"the scheme `{readable(match[1])}:` cannot be read",
+            help="write a path, `package:import_name/file` or `hf:org/name`; download others first",
+        )  # fmt: skip
     steps = re.split(r"[/\\]", match[2])
     if ".." in steps or "\\" in match[2] or match[2].startswith("/") or "" in steps[:-1]:
         raise _refused(uri, "its path leaves its source")
+
+
+def revision_fault(uri: str, revision: str | None) -> str:
+    """What is wrong with a revision, empty where nothing is."""
+    if revision is None:
+        return ""
+    if not REVISION.fullmatch(revision) or ".." in revision:
+        return f'the revision "{readable(revision)}" is not a commit, branch or tag'
+    return "" if uri.startswith("hf:") else "a revision goes with an `hf:` repository only"
 
 
 def _refused(uri: str, why: str) -> RecipeError:

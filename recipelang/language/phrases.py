@@ -90,6 +90,14 @@ def _build(phrase: Phrase, fields: Mapping[str, Attr]) -> Elaborated:
     except RecipeError as error:
         report_fault(error, phrase.scope.sink, _source_span(phrase), _spans(phrase))
         return POISON
+    if node.op == "adapter-of" and not _has_adapter(node.inputs[0]):
+        phrase.error(
+            "E0612",
+            "this model was not trained with an adapter",
+            phrase.inputs["model"][0].span,
+            help="train with `adapter = lora(rank = 16)`, or publish the model itself",
+        )
+        return POISON
     _warn_unpinned(phrase, fields)
     base = builder.inferred.get(node)
     if base is not None and any(base is n for name in roles for n in roles[name]):
@@ -102,6 +110,13 @@ def _build(phrase: Phrase, fields: Mapping[str, Attr]) -> Elaborated:
             notes=("an input that is the base has a task vector of zeros",),
         )
     return node
+
+
+def _has_adapter(model: Node) -> bool:
+    """Whether the model is kept as a base and a low-rank update, as far as can be told."""
+    if model.op == "best":
+        return all(_has_adapter(candidate) for candidate in model.role("of"))
+    return model.op == "parameter" or isinstance(model.attr("adapter"), Form)
 
 
 def _warn_unpinned(phrase: Phrase, fields: Mapping[str, Attr]) -> None:

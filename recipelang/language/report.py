@@ -5,6 +5,7 @@ Example: a rule's ``Fault("E0601", ..., at="inputs[1]")`` is reported at the sec
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -20,12 +21,18 @@ def report_fault(
     """Report the fault: at the role, role item or field it names, else at the verb."""
     if isinstance(fault, RecipeError):
         for diagnostic in fault.diagnostics:
-            sink.add(placed(diagnostic, verb))
+            sink.add(placed(replace(diagnostic, message=shown(diagnostic.message)), verb))
         return
     span = spans.get(fault.at) or spans.get(fault.at.partition("[")[0]) or verb
     sink.error(
-        fault.code, fault.message, span, label=fault.label, help=fault.help, notes=fault.notes
+        fault.code, shown(fault.message), span, label=fault.label, help=fault.help, notes=fault.notes
     )
+
+
+def shown(message: str) -> str:
+    """The message with paths as one would type them here: those below this folder are relative."""
+    here = os.getcwd() + os.sep
+    return message.replace(f"`{here}", "`") if len(here) > 1 else message
 
 
 def placed(diagnostic: Diagnostic, span: Span) -> Diagnostic:

@@ -37,6 +37,7 @@ class Machine:
     refuse: Callable[[ModelType], str | None] | None = None
     others: tuple[str, ...] = ()
     faults: tuple[Diagnostic, ...] = ()
+    count: int = 0
 
 
 def prepare_backend(name: str | None) -> Machine:
@@ -55,6 +56,7 @@ def prepare_backend(name: str | None) -> Machine:
         backend.name, first.kind if first else "", first.name if first else "",
         first.memory_bytes if first else 0,
         lambda model: _refusal(backend, model), others,
+        count=sum(device.kind == first.kind for device in devices) if first else 0,
     )  # fmt: skip
 
 
@@ -89,6 +91,7 @@ def check_limits(plan: Plan, machine: Machine) -> Plan:
     found = [
         *machine.faults,
         *_refused(plan, machine),
+        *_wrong_device(plan, machine),
         *_over_budget(plan),
         *_no_space(plan),
         *_no_memory(plan, machine),
@@ -115,11 +118,28 @@ def _refused(plan: Plan, machine: Machine) -> list[Diagnostic]:
                 asked[id(model)] = machine.refuse(model)
             why = asked[id(model)]
             if why:
-                help = f"run it with `--backend {machine.others[0]}`" if machine.others else ""
+                other = f"--backend {machine.others[0]}" if machine.others else ""
+                help = f"run it with `{other}`" if other else ""
                 text = f"the {machine.backend} backend cannot run `{step.place}`: {why}"
                 found.append(Diagnostic("E0803", "error", text, _span(plan, step), help=help))
                 break
     return found
+
+
+def _wrong_device(plan: Plan, machine: Machine) -> list[Diagnostic]:
+    """E0813 where the budget names devices that the backend does not have. A CPU is one device,
+    whatever its cores."""
+    wanted = plan.state.program.budget.device
+    if wanted is None or not machine.backend:
+        return []
+    count, kind = wanted
+    if machine.kind == kind and (kind == "cpu" or machine.count >= count):
+        return []
+    has = f"{machine.count} {machine.kind}" if machine.kind not in ("", "cpu") else "the CPU"
+    text = f"the budget plans for {count} {kind}, and the {machine.backend} backend has {has}"
+    help = "run it on such a machine, or change `device` in the budget"
+    label = _budget_label(plan.state.program.budget.spans.get("device"))
+    return [Diagnostic("E0813", "error", text, label, help=help)]
 
 
 def _over_budget(plan: Plan) -> list[Diagnostic]:

@@ -17,13 +17,14 @@ from recipelang.sources import locate
 from recipelang.types import DTYPE_NAMES, ModelType, TensorInfo, TokenizerType
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.config import set_dtype
-from recipelang.weights.folder import AUXILIARY, Folder, read_config
+from recipelang.weights.folder import AUXILIARY, Folder, pickle_fault, read_config
 from recipelang.weights.gguf import GgufModel
 from recipelang.weights.gguf_tokenizer import chat_template
 from recipelang.weights.strict_json import as_list, as_object, parse_object, read_small
 
 __all__ = ["checkpoint_type", "model_type", "open_model", "tokenizer_type"]
 
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 
@@ -65,6 +66,8 @@ def _without_weights(path: Path, dtype: str | None) -> ModelType:
 def _open(path: Path, dtype: str | None) -> Checkpoint:
     stored = DTYPE_NAMES[dtype] if dtype else None
     if path.is_file():
+        if path.suffix != ".gguf":
+            _refuse_file(path)
         return GgufModel.open(path, stored or "BF16")
     found = Folder.open(path)
     if stored is None or all(i.dtype in (stored,) for i in found.tensors.values()):
@@ -72,6 +75,19 @@ def _open(path: Path, dtype: str | None) -> Checkpoint:
     from recipelang.weights.rounded import Rounded
 
     return Rounded(found, stored)
+
+
+def _refuse_file(path: Path) -> None:
+    """Say what a file is that holds no whole model; one that is GGUF under another name passes."""
+    if path.suffix in PICKLES:
+        raise pickle_fault(path.parent, path.name)
+    with path.open("rb") as file:
+        if file.read(4) == b"GGUF":
+            return
+    help = "name a folder in Hugging Face layout, or a `.gguf` file"
+    if path.suffix == ".safetensors":
+        help = "name the folder that holds it and its `config.json`"
+    raise fault("E0728", f"`{path}` is no model by itself", help=help)
 
 
 def checkpoint_type(model: Checkpoint) -> ModelType:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from recipelang.ops.spec import DRAWS, HINT, Cost, Examples, Fault, Range, Tokens, Typed
-from recipelang.ops.train._rules import FORMATS
+from recipelang.ops.train._rules import FORMATS, check_tokenizer
 from recipelang.types import DatasetType, MeasuredType, ModelType, Type
 
 __all__ = ["Precision", "check_pairs", "lower_is_better", "scoring_cost", "scoring_fields"]
@@ -45,6 +45,8 @@ def check_pairs(
 ) -> None:
     """Raise the first :class:`Fault` of scoring these models on the datasets of these roles."""
     known = [m for m in models if isinstance(m, ModelType) and m.config is not None]
+    for model in known:
+        check_tokenizer(model, "model")
     for role in roles:
         found = step.types.get(role, ())
         for i, data in enumerate(found):

@@ -39,7 +39,9 @@ def check_pair(typed: Typed, verb: str) -> None:
     """Fault E0542 where a merge of two models gets another number of them."""
     count = len(typed.types.get("inputs", ()))
     if count != 2:
-        raise Fault("E0542", f"`{verb}` takes two models, found {count}", at="inputs")
+        help = f"merge two, and the result with the next: `-> {verb} with c`"
+        at = "inputs[2]" if count > 2 else "inputs"
+        raise Fault("E0542", f"`{verb}` takes two models, found {count}", at=at, help=help)
 
 
 def truthy(value: Attr) -> bool:

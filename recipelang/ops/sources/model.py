@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from recipelang.ops.spec import AT, FROM, LOCATION, SECRET, SUBJECT, Cost, Model, Typed, operation
+from recipelang.ops.spec import (
+    AT,
+    FROM,
+    LOCATION,
+    SECRET,
+    SUBJECT,
+    Cost,
+    Fault,
+    Model,
+    Typed,
+    operation,
+)
+from recipelang.sources import revision_fault
 from recipelang.types import ModelType
 from recipelang.weights.compatibility import check_same, model_of
 from recipelang.weights.metadata import model_type
@@ -13,6 +25,10 @@ from recipelang.weights.metadata import model_type
 def model_result(typed: Typed) -> ModelType:
     """From headers; a declared origin must have the same shape and tokenizer (E0601 to E0603)."""
     uri, revision, dtype = (typed.fields.get(k) for k in ("uri", "revision", "dtype"))
+    wrong = revision_fault(str(uri), revision) if isinstance(revision, str) else ""
+    if wrong:
+        help = "write a commit of the repository" if str(uri).startswith("hf:") else "leave it out"
+        raise Fault("E0721", wrong, at="revision", help=help)
     found = model_type(
         str(uri), revision if isinstance(revision, str) else None,
         dtype=dtype if isinstance(dtype, str) else None,
@@ -20,7 +36,12 @@ def model_result(typed: Typed) -> ModelType:
     origin = typed.one("origin")
     if origin is not None:
         name = typed.places.get("origin", ("the origin",))[0]
-        check_same([("", "this model", found), ("origin", name, model_of(origin))])
+        try:
+            check_same([("", "this model", found), ("origin", name, model_of(origin))])
+        except Fault as fault:
+            help = "an origin is the model that this one was trained from: one of its shape"
+            message = fault.message.replace("`this model`", "this model")
+            raise Fault(fault.code, message, at=fault.at, label=fault.label, help=help) from None
     return found
 
 

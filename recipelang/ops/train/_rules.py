@@ -13,7 +13,7 @@ from recipelang.ops.train._select import adapted, linear_weights, trained, unmat
 from recipelang.types import DatasetType, ModelType, TensorInfo
 from recipelang.values import Attr, Form, Quantity
 
-__all__ = ["check_training", "supervised_by"]
+__all__ = ["check_tokenizer", "check_training", "supervised_by"]
 
 FORMATS = {
     "text": ("all",),
@@ -49,12 +49,25 @@ def check_training(step: Typed, model: str, data: str = "data", over: str = "ove
     _check_schedule(step)
     _check_choice(step)
     student = step.one(model)
+    if isinstance(student, ModelType):
+        check_tokenizer(student, model)
     if isinstance(student, ModelType) and student.tensors is not None:
         _check_trained(step, student.tensors)
     for role in (data, over):
         found = step.one(role)
         if isinstance(found, DatasetType):
             _check_data(step, found, role, student if isinstance(student, ModelType) else None)
+
+
+def check_tokenizer(model: ModelType, at: str) -> None:
+    """Fault E0734 for a model whose folder is here and has no tokenizer: it cannot read text."""
+    if model.tensors is not None and model.tokenizer is None:
+        raise Fault(
+            "E0734",
+            "this model has no tokenizer, so it cannot read text",
+            at=at,
+            help="put the `tokenizer.json` that it was trained with into its folder",
+        )
 
 
 def _check_schedule(step: Typed) -> None:
