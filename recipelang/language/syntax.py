@@ -14,7 +14,7 @@ from recipelang.diagnostics import Source, Span
 # ---------------------------------------------------------------- values
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Name:
     """One name with its span."""
 
@@ -22,7 +22,7 @@ class Name:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Ref:
     """``notes`` or ``notes.train``: one or more names joined by dots."""
 
@@ -35,7 +35,7 @@ class Ref:
         return ".".join(part.text for part in self.parts)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Number:
     """A number as written: ``60%``, ``4k tokens``, ``-1e-5``. ``unit`` is the unit word, if any."""
 
@@ -44,7 +44,7 @@ class Number:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Text:
     """A string literal; ``value`` is unescaped."""
 
@@ -52,7 +52,7 @@ class Text:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Bool:
     """``true`` or ``false``."""
 
@@ -60,7 +60,7 @@ class Bool:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class ListOf:
     """``[a, b, c]``."""
 
@@ -68,7 +68,7 @@ class ListOf:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Each:
     """``[value for a in xs for b in ys]``."""
 
@@ -77,7 +77,7 @@ class Each:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Group:
     """``(value)``."""
 
@@ -85,7 +85,7 @@ class Group:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Member:
     """``(value).name`` or ``call(...).name``; dotted plain names are one :class:`Ref`."""
 
@@ -94,7 +94,7 @@ class Member:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Arg:
     """An argument of a call, with or without a name."""
 
@@ -103,7 +103,7 @@ class Arg:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Call:
     """``lora(rank = 16)``, ``chat(weight = 0.4)``, ``specialise(start = base)``."""
 
@@ -112,7 +112,7 @@ class Call:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Binary:
     """``left op right`` with op one of ``+ - * /``."""
 
@@ -123,7 +123,7 @@ class Binary:
     op_span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Clause:
     """``with a and b``: a preposition and its operands."""
 
@@ -132,7 +132,7 @@ class Clause:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Field:
     """``name = value`` in a block; the name may be a quoted pattern."""
 
@@ -142,7 +142,7 @@ class Field:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Block:
     """``{ field, field }``."""
 
@@ -150,7 +150,7 @@ class Block:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Step:
     """A verb phrase: ``finetune base on notes { epochs = 3 }``.
 
@@ -166,7 +166,7 @@ class Step:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Chain:
     """``first -> step -> step``. ``tails`` has at least one element."""
 
@@ -182,7 +182,7 @@ Value: TypeAlias = (
 # ---------------------------------------------------------------- statements
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class TypeName:
     """``Model`` or ``List[Model]``."""
 
@@ -191,7 +191,7 @@ class TypeName:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Language:
     """``language 1``."""
 
@@ -199,7 +199,7 @@ class Language:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Use:
     """``use "lib/evals.recipe" as evals``."""
 
@@ -208,7 +208,7 @@ class Use:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Param:
     """``param rate: Float = 1e-5``, and a parameter of a template."""
 
@@ -218,7 +218,7 @@ class Param:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Setting:
     """``budget { ... }`` or ``defaults { ... }``."""
 
@@ -227,7 +227,7 @@ class Setting:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Binding:
     """``name = value`` or ``name: Type = value``."""
 
@@ -237,7 +237,7 @@ class Binding:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Give:
     """``give value``, the result of a template."""
 
@@ -245,7 +245,7 @@ class Give:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Gate:
     """``require left op right, "message"`` or ``expect ...``; op one of ``<= >= < > ==``."""
 
@@ -257,7 +257,7 @@ class Gate:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Template:
     """``recipe name(params) => Type { bindings, gates, give }``."""
 
@@ -268,7 +268,7 @@ class Template:
     span: Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Publish:
     """``publish student to "out/student" { overwrite = true }``."""
 
@@ -283,7 +283,7 @@ Statement: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class File:
     """One parsed file. Statements with a syntax fault are missing here and reported in the sink.
 
