@@ -1,5 +1,5 @@
-"""The CPU time of `recipe check`, from process start, warm: a file of 40 lines, the quick start, and
-10,000 lines; beside it `import recipelang` and an empty interpreter.
+"""The CPU time of `recipe check`, from process start, warm: 40 lines, the quick start, and 10,000
+lines; beside it `import recipelang` and an empty interpreter.
 
 Rounds are interleaved and every figure is the median over processes of user and system time. The
 first round warms the caches and does not count.
@@ -73,7 +73,7 @@ def measure(rounds: int, folder: Path) -> dict[str, float]:
     files["10,000 lines"].write_text(generated(10_000))
     files["quick start"] = ROOT / "recipes" / "quickstart.recipe"
     python = sys.executable
-    commands = {
+    commands: dict[str, tuple[str, ...]] = {
         f"`recipe check`, {name}": (python, "-m", "recipelang", "check", str(file))
         for name, file in files.items()
     }

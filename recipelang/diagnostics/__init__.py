@@ -12,4 +12,14 @@ from recipelang.diagnostics.diagnostic import (
     fault,
 )
 
-__all__ = ["Diagnostic", "Fix", "Label", "RecipeError", "Severity", "Sink", "Source", "Span", "fault"]
+__all__ = [
+    "Diagnostic",
+    "Fix",
+    "Label",
+    "RecipeError",
+    "Severity",
+    "Sink",
+    "Source",
+    "Span",
+    "fault",
+]

@@ -7,7 +7,8 @@ command line exits.
 Example:
     >>> source = Source("a.recipe", "base = modle \\"x\\"\\n")
     >>> sink = Sink()
-    >>> sink.error("E0201", "unknown verb `modle`", Span(source, 7, 12), help="did you mean `model`?")
+    >>> place = Span(source, 7, 12)
+    >>> sink.error("E0201", "unknown verb `modle`", place, help="did you mean `model`?")
     >>> sink.has_errors
     True
 """
@@ -76,7 +77,8 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """An edit that mends the fault: replace each span by its text. ``safe`` fixes may be applied unasked."""
+    """An edit that mends the fault: replace each span by its text. ``safe`` fixes may be applied
+    unasked."""
 
     title: str
     edits: tuple[tuple[Span, str], ...]
@@ -87,9 +89,9 @@ class Fix:
 class Diagnostic:
     """One fault.
 
-    ``message`` stands alone: lower case, no full stop, code in backticks. ``help`` says what to change;
-    only it suggests. ``primary`` is None only for faults of the machine or the command line, whose
-    message then names the file.
+    ``message`` stands alone: lower case, no full stop, code in backticks. ``help`` says what to
+    change; only it suggests. ``primary`` is None only for faults of the machine or the command
+    line, whose message then names the file.
     """
 
     code: str
@@ -103,7 +105,8 @@ class Diagnostic:
 
 
 class RecipeError(Exception):
-    """Carries diagnostics out of a deep call. Raised by readers and runners, caught at the API's edge."""
+    """Carries diagnostics out of a deep call. Raised by readers and runners, caught at the API's
+    edge."""
 
     def __init__(self, *diagnostics: Diagnostic) -> None:
         super().__init__("; ".join(f"{d.code}: {d.message}" for d in diagnostics))

@@ -14,7 +14,7 @@ from recipelang.diagnostics import Label, RecipeError, Span
 from recipelang.language import forms, syntax
 from recipelang.language.fields import Complaint, Owner, bare_word, convert, strip_groups
 from recipelang.language.scope import Scope
-from recipelang.language.suggest import ALIASES, did_you_mean, listed, nearest
+from recipelang.language.suggest import ALIASES, did_you_mean, listed
 from recipelang.language.values import POISON, Poison
 from recipelang.ops.registry import lookup, verbs
 from recipelang.ops.spec import FieldSpec, Operation

@@ -183,7 +183,7 @@ class _Elaboration:
                         "E0510",
                         "parameters stand on an input of a verb",
                         value.span,
-                        help=f"write them where `{name.text}` goes in: `linear-merge x(weight = 1)`",
+                        help=f"write them where `{name.text}` goes in: `{name.text}(weight = 1)`",
                     )
                     return POISON
                 if written is None:

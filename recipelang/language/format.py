@@ -2,7 +2,8 @@
 
 Four spaces; ``->`` starts its line; a block stands on one line only with at most two fields and 88
 columns (``budget`` and ``defaults`` never do), otherwise one field a line; lists and calls that do
-not fit get one item a line and a trailing comma; single blank lines and the author's order stay.
+not fit get one item a line and a trailing comma; a phrase that is too wide all the same goes on in
+the next line before a preposition or `and`; single blank lines and the author's order stay.
 Every token and every comment is written where it stood, so nothing can be lost; the result is
 checked all the same.
 
@@ -173,13 +174,13 @@ def _sequence(page: Page, elements: list[Element], indent: int, hang: int, suffi
 
 def _run(page: Page, elements: list[Element], indent: int, suffix: int) -> None:
     """Write elements on one line where they fit; what must go on does so indented once more."""
-    broken = _choose_broken(elements, len(page.line), indent, suffix)
+    broken, wraps = _layout(elements, len(page.line), indent, suffix)
     for place, element in enumerate(elements):
         first = first_leaf(element)
         if place:
             if first.before:
                 _leading(page, first, indent + INDENT, blanks=False)
-            elif page.comment:
+            elif page.comment or place in wraps:
                 page.newline(indent + INDENT)
             elif _spaced(elements[place - 1], element):
                 page.write(" ")
@@ -190,6 +191,51 @@ def _run(page: Page, elements: list[Element], indent: int, suffix: int) -> None:
         else:
             page.write(_flat(element) or "")
         page.comment = last_leaf(element).after
+
+
+def _layout(
+    elements: list[Element], column: int, indent: int, suffix: int
+) -> tuple[set[int], set[int]]:
+    """The brackets that go over several lines, and the prepositions that begin a new line, which
+    they do where opening brackets does not help."""
+    broken = _choose_broken(elements, column, indent, suffix)
+    if _too_wide(elements, broken, column, indent, suffix) is None:
+        return broken, set()
+    must = {i for i, e in enumerate(elements) if isinstance(e, Bracket) and _flat(e) is None}
+    wraps, fits = _wrap(elements, must, column, indent, suffix)
+    return (must, wraps) if fits else (broken, _wrap(elements, broken, column, indent, suffix)[0])
+
+
+def _wrap(
+    elements: list[Element], broken: set[int], column: int, indent: int, suffix: int
+) -> tuple[set[int], bool]:
+    """The last `and` or preposition of each line that is too wide, and whether all fits then."""
+    wraps: set[int] = set()
+    fits, width, place, start, last = True, column, 0, 0, 0
+    while place < len(elements):
+        element = elements[place]
+        previous = elements[place - 1] if place else None
+        forced = previous and (first_leaf(element).before or last_leaf(previous).after)
+        if forced or place in wraps:
+            width, start, last = indent + INDENT, place, 0
+        elif previous:
+            width += _spaced(previous, element)
+        if place > start and _kind(element) in ("AND", "PREPOSITION"):
+            last = place
+        if isinstance(element, Leaf):
+            width += len(_written(element.token))
+        else:
+            width += 1 if place in broken else len(_flat(element) or "")
+        if width + (suffix if place + 1 == len(elements) else 0) > WIDTH:
+            if last:
+                wraps.add(last)
+                place = last
+                continue
+            fits = False
+        if place in broken:
+            width, start, last = indent + 1, place, 0
+        place += 1
+    return wraps, fits
 
 
 def _choose_broken(elements: list[Element], column: int, indent: int, suffix: int) -> set[int]:

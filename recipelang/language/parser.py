@@ -46,11 +46,11 @@ def parse(source: Source, sink: Sink) -> syntax.File:
         if not tokens:
             continue
         if piece.misplaced:
-            from recipelang.language.explain import misplaced
+            from recipelang.language.refusals import misplaced
 
             sink.add(misplaced(source, piece.misplaced))
         elif first and _is_indented(source, tokens[0]):
-            from recipelang.language.explain import indented
+            from recipelang.language.refusals import indented
 
             sink.add(indented(source, tokens[0]))
         first = False
@@ -92,16 +92,16 @@ def _explained(source: Source, parser: Phrases, fault: Unexpected) -> Diagnostic
 
 def _report_beyond_grammar(source: Source, tokens: list[Token], sink: Sink) -> None:
     """Report what is wrong besides the grammar: broken tokens, the depth, the version."""
-    from recipelang.language import explain
+    from recipelang.language import refusals
     from recipelang.language.spelling import lexical
 
     broken = lexical(source, tokens)
     if broken:
         sink.extend(broken)
     elif tokens[0].kind == "LANGUAGE" and _deepest(tokens) is None:
-        sink.add(explain.wrong_version(source, tokens[1]))
+        sink.add(refusals.wrong_version(source, tokens[1]))
     else:
-        sink.add(explain.too_deep(source, _deepest(tokens) or tokens[0]))
+        sink.add(refusals.too_deep(source, _deepest(tokens) or tokens[0]))
 
 
 def _deepest(tokens: list[Token]) -> Token | None:

@@ -128,7 +128,7 @@ def _warn_unpinned(phrase: Phrase, fields: Mapping[str, Attr]) -> None:
             "W0703",
             f"`{fields[uris[0]]}` is not pinned to a commit",
             phrase.given.spans[uris[0]],
-            help='write the commit behind it: `at "..."`, the 40 hex digits of the repository\'s page',
+            help='write the commit behind it: `at "..."`, as the page of the repository shows it',
             notes=("the lock file records what was resolved",),
         )
 

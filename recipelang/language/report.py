@@ -25,8 +25,9 @@ def report_fault(
         return
     span = spans.get(fault.at) or spans.get(fault.at.partition("[")[0]) or verb
     sink.error(
-        fault.code, shown(fault.message), span, label=fault.label, help=fault.help, notes=fault.notes
-    )
+        fault.code, shown(fault.message), span,
+        label=fault.label, help=fault.help, notes=fault.notes,
+    )  # fmt: skip
 
 
 def shown(message: str) -> str:

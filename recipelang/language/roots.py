@@ -113,8 +113,9 @@ def _never_a_share(
     for side, other, written in (
         (left, right, statement.right), (right, left, statement.left),
     ):  # fmt: skip
-        share = isinstance(side, Node) and side.op in SHARES
-        if share and isinstance(other, int | float) and other > 1:
+        if not isinstance(side, Node) or side.op not in SHARES:
+            continue
+        if isinstance(other, int | float) and other > 1:
             percent = f"did you mean `{number_text(other)}%`?" if other <= 100 else ""
             scope.sink.error(
                 "E0413",

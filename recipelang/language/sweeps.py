@@ -10,7 +10,15 @@ from __future__ import annotations
 from recipelang.ir.graph import Node
 from recipelang.language import syntax
 from recipelang.language.scope import Scope
-from recipelang.language.values import POISON, Elaborated, ManyOf, Opaque, describe, is_poison
+from recipelang.language.values import (
+    POISON,
+    Elaborated,
+    ManyOf,
+    Opaque,
+    Poison,
+    describe,
+    is_poison,
+)
 from recipelang.types import ListType, MeasuredType, ScalarType
 
 __all__ = ["comprehension", "limited", "within_limit"]
@@ -32,6 +40,8 @@ def within_limit(count: int, value: syntax.Value, scope: Scope) -> bool:
 
 def limited(items: tuple[Elaborated, ...], value: syntax.Value, scope: Scope) -> Elaborated:
     """The list, unless it holds too many items in all: lists of lists grow fast."""
+    if any(isinstance(item, Poison) for item in items):
+        return POISON
     many = ManyOf(items)
     return many if within_limit(many.size, value, scope) else POISON
 

@@ -278,9 +278,7 @@ class Publish:
     span: Span
 
 
-Statement: TypeAlias = (
-    "Language | Use | Param | Setting | Binding | Template | Gate | Publish"
-)
+Statement: TypeAlias = "Language | Use | Param | Setting | Binding | Template | Gate | Publish"
 
 
 @dataclass(frozen=True, slots=True)

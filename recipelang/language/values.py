@@ -70,7 +70,7 @@ class ManyOf:
     size: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        inner = (item.size if isinstance(item, ManyOf) else 1 for item in self.items)
+        inner = (max(1, item.size) if isinstance(item, ManyOf) else 1 for item in self.items)
         object.__setattr__(self, "size", sum(inner))
 
 

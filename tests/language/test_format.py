@@ -175,3 +175,14 @@ def test_command_reports_faults(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "E0102" in capsys.readouterr().err
     assert main(["fmt", str(tmp_path / "none.recipe")]) == 2
     assert "E0701" in capsys.readouterr().err
+
+
+def test_long_phrases_go_on_before_a_preposition() -> None:
+    """What no bracket makes narrower is wrapped before `and` or a preposition, and stays so."""
+    models = " and ".join(f"model_number_{i}" for i in range(8))
+    text = formatted(f"merged = linear-merge first with {models} {{ dtype = f32 }}\n")
+    lines = text.splitlines()
+    assert len(lines) == 3
+    assert all(len(line) <= 88 for line in lines)
+    assert lines[1].startswith("    and model_number_")
+    assert formatted(text) == text
