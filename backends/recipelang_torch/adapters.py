@@ -26,7 +26,7 @@ from recipelang.diagnostics import fault
 from recipelang.weights.kernels.uniform_bits import dropout_keys, threshold
 from recipelang_torch import products
 from recipelang_torch.arrays import from_numpy, uniform_bits, wide
-from recipelang_torch.products import matmul
+from recipelang_torch.products import matmul, widened
 
 __all__ = ["Dropout", "LoraLinear", "attach"]
 
@@ -69,7 +69,7 @@ class _AdaptedProduct(torch.autograd.Function):
         flat, dropped = x.reshape(-1, x.shape[-1]), z.reshape(-1, z.shape[-1])
         low_a, low_b = a.to(x.dtype), b.to(x.dtype)
         inner = matmul(dropped, low_a.T)
-        out = _sum_of_products(flat, weight.T, inner, low_b.T, scale)
+        out = _sum_of_products(flat, widened(weight, len(flat)).T, inner, low_b.T, scale)
         if bias is not None:
             out += bias
         ctx.save_for_backward(dropped, inner, weight, low_a, low_b)
@@ -85,9 +85,10 @@ class _AdaptedProduct(torch.autograd.Function):
         grad_a = matmul(back.T, dropped).to(wide(grad.dtype)).mul_(ctx.scale)
         grad_x = grad_z = None
         if ctx.needs_input_grad[0] and ctx.shared:
-            grad_x = _sum_of_products(grad, weight, back, low_a, ctx.scale).view(ctx.shape)
+            held = widened(weight, len(grad))
+            grad_x = _sum_of_products(grad, held, back, low_a, ctx.scale).view(ctx.shape)
         elif ctx.needs_input_grad[0]:
-            grad_x = matmul(grad, weight).view(ctx.shape)
+            grad_x = matmul(grad, widened(weight, len(grad))).view(ctx.shape)
             grad_z = matmul(back, low_a).mul_(ctx.scale).view(ctx.shape)
         return grad_x, grad_z, None, None, grad_a, grad_b, None
 
