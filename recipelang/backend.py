@@ -1,8 +1,8 @@
 """What a backend implements, and how one is found.
 
 A backend holds no recipe semantics: no defaults, no data handling, no objective. It gets models as
-:class:`~recipelang.weights.checkpoint.Checkpoint`, data as :class:`~recipelang.data.batch.Batch`, and
-objectives as array code over its own namespace.
+:class:`~recipelang.weights.checkpoint.Checkpoint`, data as :class:`~recipelang.data.batch.Batch`,
+and objectives as array code over its own namespace.
 
 A backend package (``recipelang_torch``, ``recipelang_jax``) exports ``backend() -> Backend``; it is
 found through the entry-point group ``recipelang.backends``, in a bare checkout by name.
@@ -59,9 +59,9 @@ class AdapterPlan:
     """LoRA on some weights (Hu et al. 2021, arXiv 2106.09685): ``y = W x + scale * B (A drop(x))``.
 
     ``initial`` maps each adapted tensor's name (``model.layers.0.self_attn.q_proj.weight``) to its
-    initial A (rank, in) and B (out, rank), float32, drawn on the host. The base weights are frozen and
-    kept in the stored dtype; A and B are trained in float32 (float64 at precision F64), and rounded
-    to the compute dtype where they enter a matrix product. ``dropout`` in [0, 1).
+    initial A (rank, in) and B (out, rank), float32, drawn on the host. The base weights are frozen
+    and kept in the stored dtype; A and B are trained in float32 (float64 at precision F64), and
+    rounded to the compute dtype where they enter a matrix product. ``dropout`` in [0, 1).
     """
 
     initial: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
@@ -73,9 +73,9 @@ class AdapterPlan:
 class OptimizerPlan:
     """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101): m and v in float32,
     ``w -= lr * (m_hat / (sqrt(v_hat) + eps) + weight_decay * w)``; decay on tensors of two or more
-    dimensions of the checkpoint only (never on norms and biases, also where a backend stacks layers).
-    ``clip``: the global L2 norm of the divided gradient is scaled by ``min(1, clip / (norm + 1e-6))``;
-    None is no clipping."""
+    dimensions of the checkpoint only (never on norms and biases, also where a backend stacks
+    layers). ``clip``: the divided gradient is scaled by ``min(1, clip / (norm + 1e-6))``, with its
+    global L2 norm; None is no clipping."""
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -86,8 +86,9 @@ class OptimizerPlan:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One optimiser step is done: ``step`` of ``steps`` (from 1). ``tokens`` so far; ``loss`` is the
-    step's objective (sum over terms of weight * numerator / count), ``grad_norm`` before clipping."""
+    """One optimiser step is done: ``step`` of ``steps`` (from 1). ``tokens`` so far; ``loss`` is
+    the step's objective (sum over terms of weight * numerator / count), ``grad_norm`` before
+    clipping."""
 
     step: int
     steps: int
@@ -102,17 +103,18 @@ class TrainingJob:
     """Everything a training loop needs; a pure description.
 
     ``batch(step)`` gives the whole batch of an optimiser step (0-based), the same for every backend
-    and every micro-batch: data order is a pure function of seed, epoch and step. ``lr[step]`` is the
-    learning rate. ``objective`` is the field's value: a form such as ``cross_entropy``,
-    ``forward_kl``, or ``sum`` of weighted terms (see :mod:`recipelang.objectives`). ``teachers`` are
-    frozen models whose logits the objective gets. ``trainable`` are the names of the trained tensors
-    (ignored with an adapter). ``precision`` is what is computed in; masters, moments, norms, softmax,
-    losses and reductions are float32 (float64 at F64). ``micro_batch`` rows at a time; any value gives
-    the same gradient beyond rounding. ``checkpoint`` is a folder that belongs to this job: the loop
-    writes its state there every ``checkpoint_seconds`` and once at the end of no step in particular;
-    when the folder holds a state, the loop goes on from it with the bits of an undisturbed run.
-    ``evaluate(step, score)`` is called after the steps in ``evaluate_at`` with a function that scores batches with the current weights.
-    ``draws`` keys what is random inside the loop (dropout), see :mod:`recipelang.data.draws`.
+    and every micro-batch: data order is a pure function of seed, epoch and step. ``lr[step]`` is
+    the learning rate. ``objective`` is the field's value: a form such as ``cross_entropy``,
+    ``forward_kl``, or ``sum`` of weighted terms (see :mod:`recipelang.objectives`). ``teachers``
+    are frozen models whose logits the objective gets. ``trainable`` are the names of the trained
+    tensors (ignored with an adapter). ``precision`` is what is computed in; masters, moments,
+    norms, softmax, losses and reductions are float32 (float64 at F64). ``micro_batch`` rows at a
+    time; any value gives the same gradient beyond rounding. ``checkpoint`` is a folder that belongs
+    to this job: the loop writes its state there every ``checkpoint_seconds``; when the folder holds
+    a state, the loop goes on from it with the bits of an undisturbed run. ``evaluate(step, score)``
+    is called after the steps in ``evaluate_at`` with a function that scores batches with the
+    current weights. ``draws`` keys what is random inside the loop (dropout), see
+    :mod:`recipelang.data.draws`.
     """
 
     model: Checkpoint
@@ -137,8 +139,9 @@ class TrainingJob:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """The result: the trained tensors, or with an adapter ``NAME.lora_A`` and ``NAME.lora_B`` for each
-    adapted tensor, in float32 (float64 at F64), by checkpoint name and shape; and the history."""
+    """The result: the trained tensors, or with an adapter ``NAME.lora_A`` and ``NAME.lora_B`` for
+    each adapted tensor, in float32 (float64 at F64), by checkpoint name and shape; and the
+    history."""
 
     tensors: Mapping[str, NDArray[Any]]
     history: tuple[Progress, ...]
@@ -152,15 +155,15 @@ class LoadedModel(Protocol):
         ...
 
     def score(self, batch: Batch) -> NDArray[np.float64]:
-        """(rows, length): the natural log of the probability of token t given the tokens before it in
-        its document, 0.0 where ``supervised`` is false. Log-softmax in float32."""
+        """(rows, length): the natural log of the probability of token t given the tokens before it
+        in its document, 0.0 where ``supervised`` is false. Log-softmax in float32."""
         ...
 
     def decode(
         self, prompts: Sequence[Sequence[int]], *, max_tokens: int, stop: frozenset[int]
     ) -> list[list[int]]:
-        """The greedy continuation of each prompt (non-empty token lists), without the prompt; it ends
-        before a token of ``stop`` or after ``max_tokens``. Ties go to the lowest token id."""
+        """The greedy continuation of each prompt (non-empty token lists), without the prompt; it
+        ends before a token of ``stop`` or after ``max_tokens``. Ties go to the lowest token id."""
         ...
 
     def close(self) -> None:
@@ -186,11 +189,11 @@ class Backend(Protocol):
         ...
 
     def refuse(self, config: Mapping[str, object], tensors: Mapping[str, TensorInfo]) -> str | None:
-        """Why this backend cannot run the model (names the model type, rope type, key or tensor), or None."""
+        """Why this backend cannot run the model (the model type, rope type, key or tensor)."""
         ...
 
     def isolates_documents(self, config: Mapping[str, object]) -> bool:
-        """Whether packed documents do not see each other in this architecture; decides ``packing``."""
+        """Whether packed documents do not see each other in this architecture."""
         ...
 
     def load(self, model: Checkpoint, precision: Precision) -> LoadedModel:
@@ -203,7 +206,7 @@ class Backend(Protocol):
 
 
 def available() -> dict[str, str]:
-    """Backend name -> import name of every backend whose libraries are installed; nothing is imported."""
+    """Name -> import name of every backend whose libraries are installed; imports none."""
     from importlib.metadata import entry_points
 
     found = {point.name: point.value for point in entry_points(group="recipelang.backends")}
@@ -211,7 +214,9 @@ def available() -> dict[str, str]:
         if name not in found and importlib.util.find_spec(package) is not None:
             found[name] = package
     usable: dict[str, str] = {}
-    for name in sorted(found, key=lambda n: (list(KNOWN).index(n) if n in KNOWN else len(KNOWN), n)):
+    for name in sorted(
+        found, key=lambda n: (list(KNOWN).index(n) if n in KNOWN else len(KNOWN), n)
+    ):
         needs = REQUIRES.get(name, ())
         if all(importlib.util.find_spec(module) is not None for module in needs):
             usable[name] = found[name]

@@ -71,7 +71,7 @@ class GateRoot:
 
 @dataclass(frozen=True, slots=True)
 class PublishRoot:
-    """``publish what to "uri"``. ``uri`` is as written; ``folder`` the directory it is relative to."""
+    """``publish what to "uri"``, as written; ``folder`` is the directory it is relative to."""
 
     what: Node
     uri: str

@@ -121,7 +121,7 @@ class ModelType:
 
 @dataclass(frozen=True, eq=False)
 class AdapterType:
-    """A low-rank adapter: PEFT's adapter_config.json and its tensors; ``base`` is what it fits, if known."""
+    """A low-rank adapter: PEFT's configuration and tensors; ``base`` is what it fits, if known."""
 
     config: Mapping[str, object] | None = None
     tensors: Mapping[str, TensorInfo] | None = None
@@ -141,9 +141,9 @@ class DatasetType:
 
     ``columns`` come from the first 1,000 rows; ``format`` is one of ``text prompt-completion chat
     preference labelled prompts``; ``rows`` is the exact count if known; ``length`` is the window in
-    tokens that the dataset asks for, if any. ``bytes`` is about how much text there is (the size of the
-    file), for estimates; ``take_tokens`` is the number of tokens that the dataset is cut to, if any;
-    ``template`` says whether it brings its own chat template.
+    tokens that the dataset asks for, if any. ``bytes`` is about how much text there is (the size of
+    the file), for estimates; ``take_tokens`` is the number of tokens that the dataset is cut to, if
+    any; ``template`` says whether it brings its own chat template.
     """
 
     columns: tuple[str, ...] | None = None
@@ -183,7 +183,10 @@ class ListType:
 
 @dataclass(frozen=True, slots=True)
 class ScalarType:
-    """``Int Float Fraction Text Bool Tokens Steps Epochs Examples Duration Bytes Devices Secret``."""
+    """A number, word or switch.
+
+    ``Int Float Fraction Text Bool Tokens Steps Epochs Examples Duration Bytes Devices Secret``.
+    """
 
     name: str
 

@@ -1,4 +1,4 @@
-"""Constants that a step carries: numbers with units, and call-like settings such as ``lora(rank = 16)``.
+"""Constants that a step carries: numbers with units, and settings such as ``lora(rank = 16)``.
 
 Every value is immutable and hashable, and has one canonical text, which step ids, action keys, the
 lock file and the printed graph share.
@@ -12,6 +12,7 @@ Example:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,8 +25,8 @@ __all__ = ["Attr", "Form", "Quantity", "canonical", "number_text", "show"]
 class Quantity:
     """A number with its unit.
 
-    ``unit`` is one of ``tokens steps epochs examples fraction bytes seconds gpu tpu cpu``. Bytes and
-    seconds are already scaled (``80GiB`` is 85899345920 bytes, ``10min`` is 600 seconds), a
+    ``unit`` is one of ``tokens steps epochs examples fraction bytes seconds gpu tpu cpu``. Bytes
+    and seconds are already scaled (``80GiB`` is 85899345920 bytes, ``10min`` is 600 seconds), a
     percentage is a fraction (``60%`` is 0.6).
     """
 
@@ -35,10 +36,10 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A named setting with arguments: ``lora(rank = 16)``, ``gradient(0, 1)``, ``per { "mlp" = 0.3 }``.
+    """A named setting: ``lora(rank = 16)``, ``gradient(0, 1)``, ``per { "mlp" = 0.3 }``.
 
-    The order of ``args`` has meaning only for ``gradient`` (positional, named ``"0"``, ``"1"``, ...)
-    and ``per`` (the first match wins). A bare name is a ``Form`` without arguments.
+    The order of ``args`` has meaning only for ``gradient`` (positional, named ``"0"``, ``"1"``,
+    ...) and ``per`` (the first match wins). A bare name is a ``Form`` without arguments.
     """
 
     name: str
@@ -49,16 +50,16 @@ class Form:
         return dict(self.args).get(name, default)
 
 
-Attr: TypeAlias = "bool | int | float | str | None | Quantity | Form | tuple[Attr, ...]"
+Attr: TypeAlias = "bool | int | float | str | Quantity | Form | tuple[Attr, ...] | None"
 
 
-def number_text(value: int | float) -> str:
+def number_text(value: float) -> str:
     """The shortest decimal text of a number, the same for ``2``, ``2.0`` and ``20e-1``.
 
     >>> number_text(1e-05), number_text(0.50), number_text(3.0)
     ('0.00001', '0.5', '3')
     """
-    if isinstance(value, float) and value != value or value in (float("inf"), float("-inf")):
+    if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value!r} is not a finite number")
     text = format(Decimal(repr(value)).normalize(), "f")
     return "0" if text in ("-0", "0") else text

@@ -25,7 +25,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from recipelang.diagnostics.diagnostic import fault
 
@@ -219,7 +219,7 @@ def _environment() -> Environment:
     for name in UNSAFE_FILTERS:
         environment.filters.pop(name, None)
     environment.filters["tojson"] = tojson
-    names = cast("dict[str, object]", environment.globals)
+    names: dict[str, Any] = environment.globals
     names.pop("lipsum", None)
     names["raise_exception"] = raise_exception
     return environment

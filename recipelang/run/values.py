@@ -49,8 +49,8 @@ class TokenizerValue:
 
 
 class DatasetValue(Protocol):
-    """A dataset: rows of ``format``; ``artifact`` is its content identity (sha256 hex of the source's
-    content and the operations on it)."""
+    """A dataset: rows of ``format``; ``artifact`` is its content identity (sha256 hex of the
+    source's content and the operations on it)."""
 
     @property
     def artifact(self) -> str: ...
