@@ -3,7 +3,7 @@
 Example:
     >>> checked = check_text("rate = 2 * 5e-6\\n")
     >>> checked.program.bindings["rate"], checked.sink.exit_code
-    (0.00001, 0)
+    (1e-05, 0)
 """
 
 from __future__ import annotations

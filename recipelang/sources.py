@@ -4,11 +4,10 @@ A URI is a path, ``package:import_name/path`` (a file of an installed package, w
 without importing it) or ``hf:org/name`` (the machine's Hugging Face cache, used as it is).
 
 Example:
-    >>> locate("package:no_such_package/model.gguf")
+    >>> locate("package:none/m.gguf")
     Traceback (most recent call last):
     ...
-    recipelang.diagnostics.diagnostic.RecipeError: E0722: the package `no_such_package` is not
-    installed
+    recipelang.diagnostics.diagnostic.RecipeError: E0722: the package `none` is not installed
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Example:
     >>> sink = Sink()
     >>> program = elaborate(parse(Source("a.recipe", "rate = 2 * 5e-6\\n"), sink), sink)
     >>> program.bindings["rate"]
-    0.00001
+    1e-05
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ A token in column 1 starts a statement unless it can only continue one: ``->``, 
 a newline separates fields and the statements of a template; everywhere else it means nothing.
 
 Example:
+    >>> from recipelang.language.tokens import lex
     >>> [len(statement.tokens) for statement in split(lex("a = b\\n    -> f\\nc = d\\n"))]
     [11, 6]
 """

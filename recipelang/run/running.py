@@ -1,10 +1,7 @@
 """A whole run: check, plan, execute, judge the gates, publish, report.
 
-Example:
-    >>> outcome = run_recipe(Path("medic.recipe"), RunOptions(targets=("student",)))  # doctest:
-    +SKIP
-    >>> outcome.exit_code  # doctest: +SKIP
-    0
+Example: ``run_recipe(Path("medic.recipe"), RunOptions(targets=("student",))).exit_code`` is 0 when
+the student is in the store and every gate that needs it holds.
 """
 
 from __future__ import annotations

@@ -3,9 +3,8 @@
 Example:
     >>> a = Measurement("bits-per-byte", 1.30, 1.25, 1.35, 900, "min")
     >>> b = Measurement("bits-per-byte", 1.60, 1.55, 1.65, 900, "min")
-    >>> table = Table(("a", "b"), ("text",), ("bits-per-byte",),
-    ...               {"a": {"text": {"bits-per-byte": a}}, "b": {"text": {"bits-per-byte": b}}},
-    {})
+    >>> found = {"a": {"text": {"bits-per-byte": a}}, "b": {"text": {"bits-per-byte": b}}}
+    >>> table = Table(("a", "b"), ("text",), ("bits-per-byte",), found, {})
     >>> sentence(table, "bits-per-byte")
     'Lowest bits-per-byte on text: `a` at 1.300; its interval lies clear of every other.'
 """

@@ -1,11 +1,9 @@
 """Low-rank adapters in PEFT's file format (``adapter_config.json``, ``adapter_model.safetensors``).
 
 Example:
-    >>> pairs({"r": 2, "lora_alpha": 4}, ["base_model.model.model.norm.lora_A.weight"])
-    Traceback (most recent call last):
-    ...
-    recipelang.diagnostics.diagnostic.RecipeError: E0733: the adapter has `model.norm` without its
-    `lora_B`
+    >>> names = [f"base_model.model.model.up_proj.lora_{half}.weight" for half in "AB"]
+    >>> pairs({"r": 2, "lora_alpha": 4}, names)["model.up_proj.weight"].scale
+    2.0
 """
 
 from __future__ import annotations

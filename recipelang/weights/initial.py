@@ -1,10 +1,10 @@
 """Models with random weights: the type from sizes, and a checkpoint that draws when it is read.
 
 Example:
-    >>> sorted(table({"model_type": "llama", "num_hidden_layers": 0, "hidden_size": 4, "vocab_size":
-    8,
-    ...               "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 2,
-    ...               "intermediate_size": 8, "tie_word_embeddings": True}, "F32"))
+    >>> sizes = {"num_hidden_layers": 0, "hidden_size": 4, "vocab_size": 8, "intermediate_size": 8}
+    >>> heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 2}
+    >>> llama = {"model_type": "llama", "tie_word_embeddings": True, **sizes, **heads}
+    >>> sorted(table(llama, "F32"))
     ['model.embed_tokens.weight', 'model.norm.weight']
 """
 

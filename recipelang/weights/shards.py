@@ -2,7 +2,7 @@
 
 Example:
     >>> layout({"a": TensorInfo("F32", (2,)), "b": TensorInfo("U8", (3,))}, 100)[0].bytes
-    131
+    163
 """
 
 from __future__ import annotations
