@@ -22,7 +22,13 @@ from recipelang.run.gates import GateResult, evaluate_gate
 from recipelang.run.keeping import Keeper, LockedChange, locked_fault
 from recipelang.run.locking import changed_places
 from recipelang.run.opening import open_value
-from recipelang.run.publish import Publication, check_place, publish_all, resolve
+from recipelang.run.publish import (
+    Publication,
+    check_place,
+    is_published,
+    publish_all,
+    resolve,
+)
 from recipelang.run.record import new_run, run_folder, write_run
 from recipelang.run.results import Outcome, markdown, results_json
 from recipelang.run.session import Session
@@ -256,9 +262,11 @@ def _publish(session: Session, keeper: Keeper) -> tuple[Path, ...]:
     publications: list[Publication] = []
     for root in session.plan.publishes:
         step = session.plan.step(root.what)
+        target = resolve(root.uri, root.folder)
+        if not is_published(target, session.ids[step.node]):
+            session.store.ensure_sound(session.ids[step.node])
         value = open_value(session, step.node)
         assert isinstance(value, ModelValue | AdapterValue)
-        target = resolve(root.uri, root.folder)
         publications.append(
             Publication(value, target, root.overwrite, step.place, keeper.recipe.name)
         )

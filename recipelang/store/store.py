@@ -27,7 +27,9 @@ import os
 import shutil
 from collections.abc import Generator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from stat import S_ISREG
 from uuid import uuid4
 
 from recipelang.diagnostics import fault
@@ -35,11 +37,13 @@ from recipelang.store.artifact import Manifest
 from recipelang.store.files import READ_ONLY, ensure_folder, move_in, write_file
 from recipelang.store.place import find_root
 from recipelang.store.records import ActionRecord
+from recipelang.types import DTYPE_BYTES
 
 __all__ = ["FORMAT", "Store", "file_digest"]
 
 FORMAT = 1
 BLOCK = 1 << 20
+EMPTY = hashlib.sha256().hexdigest()
 IGNORE = "# written by recipelang: models and caches do not belong in git\n*\n"
 
 
@@ -119,21 +123,56 @@ class Store:
         """Where an object is, or would be."""
         return self.root / "obj" / digest[:2] / digest
 
-    def has(self, digest: str) -> bool:
-        """Whether the object is there."""
-        return self.object_path(digest).is_file()
+    def has(self, digest: str, least: int = 1) -> bool:
+        """Whether the object is there, with ``least`` bytes or more: a file that was cut short, or
+        emptied, counts as missing. Its bytes are not hashed.
+        """
+        try:
+            found = self.object_path(digest).stat()
+        except OSError:
+            return False
+        return S_ISREG(found.st_mode) and (found.st_size >= least or digest == EMPTY)
+
+    def _holds(self, digest: str, size: int) -> bool:
+        """Whether the object is there in its size, so that it need not be written."""
+        return self.has(digest) and self.object_path(digest).stat().st_size == size
+
+    def ensure_sound(self, artifact: str) -> None:
+        """Hash the objects of an artifact that is about to leave the store, and of what it stands
+        on. A damaged one is removed, so that the next run makes it anew.
+
+        Raises RecipeError E0761.
+        """
+        manifest = self.manifest(artifact)
+        if manifest is None:
+            return
+        for digest in sorted(_objects(manifest)):
+            self._ensure_object(digest)
+        if manifest.base:
+            self.ensure_sound(manifest.base)
+
+    def _ensure_object(self, digest: str) -> None:
+        path = self.object_path(digest)
+        if self.has(digest) and file_digest(path) == digest:
+            return
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise fault(
+            "E0761", f"the stored object `{path}` was damaged, and has been removed",
+            help="run the recipe again: what it held is made anew",
+        )  # fmt: skip
 
     def put_bytes(self, data: bytes) -> str:
         """Keep bytes; returns their sha256 (hex). Doing it twice does nothing more."""
         digest = hashlib.sha256(data).hexdigest()
-        if not self.has(digest):
+        if not self._holds(digest, len(data)):
             write_file(self.object_path(digest), data, self.tmp, mode=READ_ONLY)
         return digest
 
     def put_file(self, path: Path) -> str:
         """Keep a copy of a file; returns its sha256 (hex)."""
         digest = file_digest(path)
-        if not self.has(digest):
+        if not self._holds(digest, path.stat().st_size):
             with self.temporary() as folder:
                 copy = folder / "copy"
                 shutil.copyfile(path, copy)
@@ -148,7 +187,7 @@ class Store:
         ``digest`` is the sha256 where the writer has taken it on the way.
         """
         name = digest or file_digest(temporary)
-        if self.has(name):
+        if self._holds(name, temporary.stat().st_size):
             temporary.unlink()
         else:
             move_in(temporary, self.object_path(name))
@@ -166,7 +205,8 @@ class Store:
         Another one of the same identity is kept unless its objects are gone.
         """
         artifact = manifest.identity
-        missing = [digest for digest in _objects(manifest) if not self.has(digest)]
+        needed = _objects(manifest).items()
+        missing = [digest for digest, size in needed if not self.has(digest, size)]
         if missing:
             raise ValueError(f"the manifest names objects that are not stored: {missing[:3]}")
         if not self.is_whole(artifact):
@@ -184,14 +224,15 @@ class Store:
     def is_whole(self, artifact: str) -> bool:
         """Whether the artifact can be read: its manifest and objects are there.
 
-        Objects are looked for, not hashed: :func:`recipelang.store.check.check_artifact` does that.
+        Objects are looked for and measured, not hashed:
+        :func:`recipelang.store.check.check_artifact` does that.
         What an ``adapted`` model stands on is looked for too, unless it is a source (which the
         recipe opens in place).
         """
         manifest = self.manifest(artifact)
         if manifest is None:
             return False
-        if not all(self.has(digest) for digest in _objects(manifest)):
+        if not all(self.has(digest, size) for digest, size in _objects(manifest).items()):
             return False
         return (
             not manifest.base
@@ -254,6 +295,12 @@ class Store:
         return found
 
 
-def _objects(manifest: Manifest) -> set[str]:
-    """The objects that an artifact needs. A source's tensors have no shard: they lie outside."""
-    return {*(t.shard for t in manifest.tensors.values() if t.shard), *manifest.files.values()}
+def _objects(manifest: Manifest) -> dict[str, int]:
+    """The objects that an artifact needs, with the bytes that each has at least. A source's tensors
+    have no shard: they lie outside."""
+    found = dict.fromkeys(manifest.files.values(), 1)
+    for tensor in manifest.tensors.values():
+        if tensor.shard:
+            end = tensor.offset + prod(tensor.shape) * DTYPE_BYTES[tensor.dtype]
+            found[tensor.shard] = max(found.get(tensor.shard, 1), end)
+    return found

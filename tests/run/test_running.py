@@ -316,6 +316,51 @@ def test_lost_objects_are_made_again(finished: Finished, tmp_path: Path) -> None
     assert read_lock(lock_path(recipe)).steps == lock.steps
 
 
+@pytest.mark.parametrize(
+    ("name", "size"), [("model.safetensors", 0), ("model.safetensors", 100), ("config.json", 0)]
+)
+def test_short_objects_are_made_again(
+    finished: Finished, tmp_path: Path, name: str, size: int
+) -> None:
+    """An object that was cut short is no hit; what is published has the bits of before."""
+    recipe = finished.copy(tmp_path)
+    store, lock = Store.open_for(recipe), read_lock(lock_path(recipe))
+    manifest = store.manifest(lock.steps["both"].out)
+    assert manifest is not None
+    digest = manifest.files.get(name) or next(iter(manifest.tensors.values())).shard
+    path = store.object_path(digest)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:size])
+    shutil.rmtree(tmp_path / "out")
+    outcome = run_recipe(recipe, RunOptions(backend="torch"))
+    assert (outcome.exit_code, "both" in _ran(outcome)) == (0, True)
+    assert read_lock(lock_path(recipe)).steps == lock.steps
+    for file in ("model.safetensors", "config.json"):
+        published, before = (r.parent / "out" / "both" / file for r in (recipe, finished.recipe))
+        assert published.read_bytes() == before.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_damaged_objects_are_not_published(finished: Finished, tmp_path: Path, name: str) -> None:
+    """Wrong bytes never leave the store: the run fails, and the next one makes the object anew."""
+    recipe = finished.copy(tmp_path)
+    store, lock = Store.open_for(recipe), read_lock(lock_path(recipe))
+    manifest = store.manifest(lock.steps["both"].out)
+    assert manifest is not None
+    digest = manifest.files.get(name) or next(iter(manifest.tensors.values())).shard
+    path = store.object_path(digest)
+    path.chmod(0o644)
+    data = path.read_bytes()
+    path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    shutil.rmtree(tmp_path / "out")
+    outcome = run_recipe(recipe, RunOptions(backend="torch"))
+    assert (outcome.exit_code, _codes(outcome)) == (4, ["E0761"])
+    assert not (recipe.parent / "out" / "both").exists()
+    again = run_recipe(recipe, RunOptions(backend="torch"))
+    assert (again.exit_code, "both" in _ran(again)) == (0, True)
+    assert path.read_bytes() == data
+
+
 def test_another_backend_is_a_miss_when_asked_for(finished: Finished, tmp_path: Path) -> None:
     """Without `--backend` a hit of any backend in the lock counts; with it, only its own and
     neutral ones.
