@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -28,6 +28,8 @@ from numpy.typing import NDArray
 from recipelang.backend import OptimizerPlan, Progress, Trained, TrainingJob
 from recipelang.data.batch import Batch
 from recipelang.objectives import Objective, Term, resolve
+from recipelang.store.training_state import read_state, write_state
+from recipelang.types import TensorInfo
 from recipelang.values import Attr
 from recipelang_jax import adapters, state
 from recipelang_jax.arrays import Arithmetic, Array, Tree, scoped
@@ -323,21 +325,26 @@ def _result(job: TrainingJob, trained: Tree) -> Mapping[str, NDArray[Any]]:
 
 def _save(now: _Run, job: TrainingJob) -> None:
     assert job.checkpoint is not None
-    trees = {"trained": now.trained, "first": now.first, "second": now.second}
-    record = {"step": now.step, "tokens": now.tokens, "history": [asdict(p) for p in now.history]}
-    state.save(job.checkpoint, trees, record)
+    write_state(job.checkpoint, "jax", state.named(_trees(now)), now.history)
+
+
+def _trees(now: _Run) -> dict[str, Tree]:
+    return {"trained": now.trained, "first": now.first, "second": now.second}
 
 
 def _restore(now: _Run, placement: Placement, job: TrainingJob) -> None:
     """Go on from the folder's state, if it holds one."""
     assert job.checkpoint is not None
-    trees = {"trained": now.trained, "first": now.first, "second": now.second}
-    found = state.load(job.checkpoint, trees)
+    expected = {
+        name: TensorInfo("F64" if leaf.dtype == np.float64 else "F32", leaf.shape)
+        for name, leaf in state.named(_trees(now)).items()
+    }
+    found = read_state(job.checkpoint, "jax", expected)
     if found is None:
         return
-    trees, record = found
+    trees = state.shaped(_trees(now), found[0])
     now.trained, now.first, now.second = (
         placement.weights(trees[name]) for name in ("trained", "first", "second")
     )
-    now.step, now.tokens = record["step"], record["tokens"]
-    now.history = [Progress(**entry) for entry in record["history"]]
+    now.history = list(found[1])
+    now.step, now.tokens = len(now.history), now.history[-1].tokens

@@ -66,7 +66,7 @@ class TorchBackend:
         return Model(models.load(model, precision, shard.place()), together)
 
     def train(self, job: TrainingJob, report: Callable[[Progress], None]) -> Trained:
-        """Carry the job out. Raises RecipeError E0803, E0804, E0852, E07."""
+        """Carry the job out. Raises RecipeError E0803, E0804, E0806, E0851, E0852, E07."""
         return loop.run(job, report, shard.place())
 
 

@@ -27,7 +27,9 @@ from recipelang.backend import Progress, Trained, TrainingJob
 from recipelang.data.batch import Batch
 from recipelang.diagnostics import fault
 from recipelang.objectives import Positions, Term, resolve
-from recipelang_torch import adapters, decode, models, shard, state
+from recipelang.store.training_state import read_state, write_state
+from recipelang.types import TensorInfo
+from recipelang_torch import adapters, decode, models, shard
 from recipelang_torch.arrays import XP, from_numpy, to_numpy, wide
 from recipelang_torch.models import Decoder
 from recipelang_torch.optimizer import AdamW
@@ -63,7 +65,7 @@ class _Micro:
 def run(job: TrainingJob, report: Callable[[Progress], None], device: torch.device) -> Trained:
     """Carry the job out, from its checkpoint if there is one.
 
-    Raises RecipeError E0803, E0804, E0806, E0852, E07.
+    Raises RecipeError E0803, E0804, E0806, E0851, E0852, E07.
     """
     try:
         with shard.repeatable(device):
@@ -94,8 +96,8 @@ def _train(job: TrainingJob, report: Callable[[Progress], None], device: torch.d
                 step + 1, lambda part: decode.score(prepared.model, part).astype(np.float32)
             )
         if job.checkpoint is not None and time.monotonic() - written >= job.checkpoint_seconds:
-            saved = state.State(prepared.optimizer.tensors(), tuple(history))
-            state.save(job.checkpoint, saved)
+            saved = {name: to_numpy(t) for name, t in prepared.optimizer.tensors().items()}
+            write_state(job.checkpoint, "torch", saved, history)
             written = time.monotonic()
     masters = prepared.optimizer.masters
     return Trained({name: to_numpy(master) for name, master in masters.items()}, tuple(history))
@@ -178,16 +180,19 @@ def _publish_masters(run: _Run) -> None:
 
 def _resume(run: _Run) -> list[Progress]:
     """Restore the state of the job's folder if there is one; gives the history up to it."""
-    folder = run.job.checkpoint
-    found = None if folder is None else state.read(folder)
-    if folder is None or found is None:
+    if run.job.checkpoint is None:
         return []
-    try:
-        run.optimizer.restore(found.tensors, len(found.history))
-    except KeyError as reason:
-        raise state.misfit(folder, f"the tensor {reason}") from reason
+    expected = {
+        name: TensorInfo("F64" if t.dtype == torch.float64 else "F32", tuple(t.shape))
+        for name, t in run.optimizer.tensors().items()
+    }
+    found = read_state(run.job.checkpoint, "torch", expected)
+    if found is None:
+        return []
+    tensors, history = found
+    run.optimizer.restore({n: torch.from_numpy(t) for n, t in tensors.items()}, len(history))
     _publish_masters(run)
-    return list(found.history)
+    return list(history)
 
 
 def _accumulate(run: _Run, batch: Batch, step: int) -> tuple[float, float]:

@@ -17,11 +17,11 @@ Example:
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, cast
 
+from recipelang.canonical import canonical_json
 from recipelang.ir.graph import Node, walk
 from recipelang.ops import registry
 from recipelang.ops.spec import FieldSpec, Operation
@@ -32,7 +32,6 @@ __all__ = [
     "Lookup",
     "StepIds",
     "action_key",
-    "canonical_json",
     "digest",
     "draw_key",
     "draws_of",
@@ -49,13 +48,6 @@ DRAWS: Final = "recipelang/draws/1"
 
 Lookup: TypeAlias = Callable[[str], Operation | None]
 """Verb -> declaration; :func:`recipelang.ops.registry.lookup` outside tests."""
-
-
-def canonical_json(document: object) -> bytes:
-    """Sorted keys, no spaces, UTF-8. Numbers must be strings already (``values.canonical``)."""
-    return json.dumps(
-        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
 
 
 def digest(domain: str, document: object) -> str:

@@ -1,8 +1,6 @@
-"""Puts tensors into the store: canonical safetensors shards, written and hashed in one pass.
+"""Puts tensors into the store, as the canonical shards that :mod:`recipelang.weights.writer` writes.
 
-A shard's header has one metadata entry (which `transformers` asks for) and the tensors in name
-order, padded with spaces to a multiple of 8 bytes; data follow in the same order. So equal tensors
-give equal objects.
+Equal tensors give equal objects.
 
 Example:
     >>> stored = store_tensors(store, [Tensor("a", "F32", (2,), lambda: array)])  # doctest: +SKIP
@@ -10,23 +8,19 @@ Example:
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recipelang.store.artifact import StoredTensor
 from recipelang.store.store import Store
 from recipelang.types import DTYPE_BYTES, TensorInfo
+from recipelang.weights.writer import ModelWriter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Tensor", "store_tensors"]
-
-MAX_SHARD = 4 * 2**30
-"""Bytes of tensors in one shard, unless one tensor alone has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,60 +33,34 @@ class Tensor:
     read: Callable[[], NDArray[Any]]
 
     @property
-    def bytes(self) -> int:
-        """The stored size."""
-        return TensorInfo(self.dtype, self.shape).bytes
+    def info(self) -> TensorInfo:
+        """Its type and shape."""
+        return TensorInfo(self.dtype, self.shape)
 
 
-def store_tensors(store: Store, tensors: Iterable[Tensor]) -> dict[str, StoredTensor]:
-    """Write tensors to the store; one is in memory at a time. Raises RecipeError when the disk is
-    full.
+def store_tensors(store: Store, tensors: Iterable[Tensor]) -> Mapping[str, StoredTensor]:
+    """Write tensors to the store; one is in memory at a time.
+
+    Raises RecipeError E0851, E0852; ValueError where a tensor is not what it says.
     """
-    found: dict[str, StoredTensor] = {}
-    shard: list[Tensor] = []
-    size = 0
-    for tensor in sorted(tensors, key=lambda t: t.name):
-        if shard and size + tensor.bytes > MAX_SHARD:
-            found |= _write(store, shard)
-            shard, size = [], 0
-        shard.append(tensor)
-        size += tensor.bytes
-    return found | _write(store, shard) if shard else found
-
-
-def _write(store: Store, tensors: Sequence[Tensor]) -> dict[str, StoredTensor]:
-    import numpy as np
-
-    table: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    place = 0
-    for t in tensors:
-        table[t.name] = {
-            "dtype": t.dtype,
-            "shape": list(t.shape),
-            "data_offsets": [place, place + t.bytes],
-        }
-        place += t.bytes
-    header = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
-    header += b" " * (-len(header) % 8)
-    start = 8 + len(header)
-    whole = hashlib.sha256()
-    rows: list[tuple[Tensor, str, int]] = []
+    ordered = sorted(tensors, key=lambda tensor: tensor.name)
     with store.temporary() as folder:
-        path = folder / "shard"
-        with path.open("wb") as file:
-            for data in (len(header).to_bytes(8, "little"), header):
-                file.write(data)
-                whole.update(data)
-            for t in tensors:
-                values = np.ascontiguousarray(t.read()).reshape(-1)
-                raw = values.view(np.uint8) if values.size else np.empty(0, np.uint8)
-                if raw.nbytes != t.bytes or values.dtype.itemsize != DTYPE_BYTES[t.dtype]:
-                    raise ValueError(
-                        f"{t.name}: {values.dtype} x {values.size} is not {t.dtype} {t.shape}"
-                    )
-                rows.append((t, hashlib.sha256(raw.data).hexdigest(), start))
-                file.write(raw.data)
-                whole.update(raw.data)
-                start += t.bytes
-        shard = store.adopt(path, whole.hexdigest())
-    return {t.name: StoredTensor(t.dtype, t.shape, digest, shard, at) for t, digest, at in rows}
+        writer = ModelWriter(folder, {tensor.name: tensor.info for tensor in ordered})
+        try:
+            for tensor in ordered:
+                writer.write(tensor.name, 0, _checked(tensor))
+            written = writer.finish()
+        finally:
+            writer.close()
+        for shard in written.shards:
+            store.adopt(shard.path, shard.digest)
+    return written.tensors
+
+
+def _checked(tensor: Tensor) -> NDArray[Any]:
+    values = tensor.read()
+    if values.nbytes != tensor.info.bytes or values.dtype.itemsize != DTYPE_BYTES[tensor.dtype]:
+        raise ValueError(
+            f"{tensor.name}: {values.dtype} x {values.size} is not {tensor.dtype} {tensor.shape}"
+        )
+    return values

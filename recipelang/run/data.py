@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
 
+from recipelang.canonical import canonical_json
 from recipelang.data import source
 from recipelang.diagnostics.diagnostic import fault
 from recipelang.ir.graph import Node
@@ -55,8 +56,8 @@ class Rows:
 
 def identity(op: str, **parts: object) -> str:
     """The artifact id (sha256 hex) of a data step."""
-    document = json.dumps({"op": op, **parts}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(f"recipelang/data/1\n{document}".encode()).hexdigest()
+    document = canonical_json({"op": op, **parts})
+    return hashlib.sha256(b"recipelang/data/1\n" + document).hexdigest()
 
 
 def evaluate_data(node: Node, inputs: Inputs, draws: str | None) -> Rows | SplitValue:

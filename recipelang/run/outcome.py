@@ -19,7 +19,7 @@ from recipelang.ops.train._select import linear_weights
 from recipelang.run.artifacts import Tensor, store_tensors
 from recipelang.run.schedules import settings
 from recipelang.run.values import ModelValue
-from recipelang.store.artifact import Manifest, StoredTensor
+from recipelang.store.artifact import Manifest
 from recipelang.store.store import Store
 from recipelang.values import Attr, Form
 
@@ -102,7 +102,7 @@ def whole_model(
             return lambda: narrow(found.tensors[name].reshape(-1), checkpoint.tensors[name].dtype)
         return lambda: checkpoint.read(name)
 
-    tensors: dict[str, StoredTensor] = store_tensors(
+    tensors = store_tensors(
         store,
         [Tensor(n, info.dtype, info.shape, reader(n)) for n, info in checkpoint.tensors.items()],
     )

@@ -24,6 +24,7 @@ from recipelang.run.values import AdapterValue, ModelValue
 from recipelang.store.files import ensure_folder, sync_file, sync_folder, translated
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.safetensors import read_header
+from recipelang.weights.shards import index_json, shard_name
 from recipelang.weights.stored import StoredModel
 
 __all__ = ["MARKER", "Publication", "check_place", "is_published", "publish_all", "resolve"]
@@ -183,23 +184,13 @@ def _copy_shards(model: Checkpoint, folder: Path) -> bool:
         if set(held) != {name for name, shard in table.items() if shard == digest}:
             return False
     digests = sorted(set(table.values()), key=lambda d: min(n for n, s in table.items() if s == d))
-    names = {d: _shard_name(i, len(digests)) for i, d in enumerate(digests, 1)}
+    names = {d: shard_name(i, len(digests)) for i, d in enumerate(digests, 1)}
     for digest, name in names.items():
         copy_file(model.object_path(digest), folder / name)
     if len(digests) > 1:
-        total = sum(info.bytes for info in model.tensors.values())
-        rows = {tensor: names[digest] for tensor, digest in sorted(table.items())}
-        _write_index(folder, total, rows)
+        files = {tensor: names[digest] for tensor, digest in table.items()}
+        (folder / INDEX).write_bytes(index_json(model.tensors, files))
     return True
-
-
-def _shard_name(number: int, count: int) -> str:
-    return "model.safetensors" if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
-
-
-def _write_index(folder: Path, total: int, rows: dict[str, str]) -> None:
-    index = {"metadata": {"total_size": total}, "weight_map": rows}
-    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_weights(model: Checkpoint, folder: Path) -> None:
@@ -216,9 +207,9 @@ def _write_weights(model: Checkpoint, folder: Path) -> None:
     for shard in written.shards:
         shard.path.chmod(0o644)
     if len(written.shards) > 1:
-        total = sum(info.bytes for info in model.tensors.values())
-        files = {shard.digest: shard.path.name for shard in written.shards}
-        _write_index(folder, total, {n: files[t.shard] for n, t in sorted(written.tensors.items())})
+        names = {shard.digest: shard.path.name for shard in written.shards}
+        files = {tensor: names[stored.shard] for tensor, stored in written.tensors.items()}
+        (folder / INDEX).write_bytes(index_json(model.tensors, files))
 
 
 def _write_adapter(value: AdapterValue, folder: Path) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from recipelang.canonical import canonical_json
+
 __all__ = ["Manifest", "StoredTensor", "json_object"]
 
 SCHEMA = "recipelang/artifact/1"
@@ -48,11 +50,11 @@ class Manifest:
     @property
     def identity(self) -> str:
         """The artifact id, sha256 hex."""
-        return hashlib.sha256(_canonical(self._document(places=False))).hexdigest()
+        return hashlib.sha256(canonical_json(self._document(places=False))).hexdigest()
 
     def to_json(self) -> bytes:
         """The manifest with places, canonical JSON, as the store keeps it."""
-        return _canonical(self._document(places=True))
+        return canonical_json(self._document(places=True))
 
     def _document(self, places: bool) -> dict[str, object]:
         tensors: dict[str, object] = {}
@@ -87,11 +89,3 @@ def json_object(data: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError("not a JSON object")
     return cast("dict[str, Any]", found)
-
-
-def _canonical(document: object) -> bytes:
-    """JSON with sorted keys and no spaces, UTF-8 (RFC 8785 for the values used here: no floats but
-    those of ``values``, which Python prints in the shortest form as the RFC asks)."""
-    return json.dumps(
-        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()

@@ -20,7 +20,15 @@ from uuid import uuid4
 
 from recipelang.diagnostics import fault
 
-__all__ = ["ensure_folder", "move_in", "sync_file", "sync_folder", "translated", "write_file"]
+__all__ = [
+    "ensure_folder",
+    "move_in",
+    "sync",
+    "sync_file",
+    "sync_folder",
+    "translated",
+    "write_file",
+]
 
 READ_ONLY = 0o444
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -62,7 +70,8 @@ def _free(path: Path) -> str:
         return "how much is free on that disk is not known"
 
 
-def _sync(descriptor: int) -> None:
+def sync(descriptor: int) -> None:
+    """Bring an open file's bytes to the disk, where the file system offers it."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -74,7 +83,7 @@ def sync_file(path: Path) -> None:
     """Bring a file's bytes to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        _sync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -85,7 +94,7 @@ def sync_folder(path: Path) -> None:
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _sync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -117,7 +126,7 @@ def write_file(path: Path, data: bytes, tmp: Path, *, mode: int = 0o644) -> None
                 view = memoryview(data)
                 while view:
                     view = view[os.write(descriptor, view) :]
-                _sync(descriptor)
+                sync(descriptor)
             finally:
                 os.close(descriptor)
             os.rename(beside, path)

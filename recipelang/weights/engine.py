@@ -67,7 +67,7 @@ def run_region(
 
     Results do not depend on ``budget_bytes`` or ``threads`` (as many as processors when None).
     Tensors that a writer has already are left. The caller finishes the writers. Raises RecipeError:
-    E0620 (infinities or NaN), E0621, E0735 (an input changed), E0736 (no space).
+    E0620 (infinities or NaN), E0621, E0735 (an input changed), E0851, E0852 (the disk).
     """
     memo: Memo = {}
     jobs = [

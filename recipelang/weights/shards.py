@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from recipelang.types import TensorInfo
 
-__all__ = ["ShardLayout", "index_json", "layout"]
+__all__ = ["ShardLayout", "index_json", "layout", "shard_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +45,23 @@ def layout(tensors: Mapping[str, TensorInfo], max_shard_bytes: int) -> tuple[Sha
     count = len(groups)
     return tuple(
         _shard(
-            "model.safetensors" if count == 1 else f"model-{i:05d}-of-{count:05d}.safetensors",
+            shard_name(i, count),
             {name: tensors[name] for name in group},
         )
         for i, group in enumerate(groups, 1)
     )
 
 
-def index_json(shards: tuple[ShardLayout, ...]) -> bytes:
-    """model.safetensors.index.json of several files."""
-    size = sum(s.bytes - len(s.header) for s in shards)
-    table = {name: shard.name for shard in shards for name in shard.tensors}
-    return json.dumps(
-        {"metadata": {"total_size": size}, "weight_map": dict(sorted(table.items()))}, indent=2
-    ).encode()
+def shard_name(number: int, count: int) -> str:
+    """The name of a file, from 1, of as many as there are."""
+    return "model.safetensors" if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
+
+
+def index_json(tensors: Mapping[str, TensorInfo], files: Mapping[str, str]) -> bytes:
+    """model.safetensors.index.json: ``files`` holds each tensor's file."""
+    size = sum(info.bytes for info in tensors.values())
+    document = {"metadata": {"total_size": size}, "weight_map": dict(sorted(files.items()))}
+    return (json.dumps(document, indent=2) + "\n").encode()
 
 
 def _shard(name: str, tensors: Mapping[str, TensorInfo]) -> ShardLayout:

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipelang.diagnostics import fault
 from recipelang.store.artifact import StoredTensor
+from recipelang.store.files import sync, sync_folder, translated
 from recipelang.types import TensorInfo
 from recipelang.weights.shards import ShardLayout, layout
 
@@ -61,8 +61,7 @@ class ModelWriter:
     """Writes into ``folder``, which belongs to this writer and may hold what a killed one left.
 
     ``identity`` names what is being written (an action key); a journal of another identity or
-    another table is not gone on with. Raises RecipeError E0736 when the disk is full or not
-    writable.
+    another table is not gone on with. Raises RecipeError E0851, E0852 where the disk refuses.
     """
 
     def __init__(
@@ -78,12 +77,10 @@ class ModelWriter:
         self._lock = threading.Lock()
         self._closed = False
         self._stamp = _stamp(self._layout, identity)
-        try:
+        with translated(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._files = {s.name: self._open_shard(s) for s in self._layout}
             self._journal = self._open_journal()
-        except OSError as error:
-            raise _disk(error, folder) from None
         self._followers = [
             _Follower(self, shard, self._files[shard.name]) for shard in self._layout
         ]
@@ -106,10 +103,8 @@ class ModelWriter:
         hasher = self._hashers[name]
         hasher.update(raw)
         place = offset + start * values.dtype.itemsize
-        try:
+        with translated(self.folder / shard.name):
             _write_all(self._files[shard.name], raw, place)
-        except OSError as error:
-            raise _disk(error, self.folder) from None
         if place + raw.size == offset + info.bytes:
             self._complete(name, hasher.hexdigest())
 
@@ -121,15 +116,13 @@ class ModelWriter:
             self._complete(name, hashlib.sha256().hexdigest())
         if len(missing) > len(empty):
             raise ValueError(f"{len(missing) - len(empty)} tensors were not written")
-        try:
+        with translated(self.folder):
             digests = [follower.result() for follower in self._followers]
             for descriptor in self._files.values():
-                os.fsync(descriptor)
-        except OSError as error:
-            raise _disk(error, self.folder) from None
-        self.close()
-        (self.folder / JOURNAL).unlink()
-        _sync_folder(self.folder)
+                sync(descriptor)
+            self.close()
+            (self.folder / JOURNAL).unlink()
+            sync_folder(self.folder)
         shards = tuple(
             Shard(self.folder / s.name, digest, s.bytes)
             for s, digest in zip(self._layout, digests, strict=True)
@@ -291,18 +284,3 @@ def _journal_row(line: bytes) -> tuple[str, str]:
         return str(row["name"]), str(row["digest"])
     except (ValueError, KeyError, TypeError):
         return "", ""
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _disk(error: OSError, folder: Path) -> Exception:
-    return fault(
-        "E0736", f"cannot write to `{folder}`: {error.strerror}",
-        help="make room or name another store with `RECIPE_STORE`; the next run goes on from here",
-    )  # fmt: skip

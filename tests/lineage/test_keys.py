@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recipelang.canonical import canonical_json
 from recipelang.checking import check_text
 from recipelang.ir.graph import Node
 from recipelang.lineage.keys import (
     StepIds,
     action_key,
-    canonical_json,
     digest,
     draw_key,
     draws_of,

@@ -17,6 +17,7 @@ from recipelang.backend import AdapterPlan, OptimizerPlan, Progress, Trained, Tr
 from recipelang.data.batch import Batch
 from recipelang.diagnostics import RecipeError
 from recipelang.objectives import Positions, objective
+from recipelang.store.training_state import STATE_FILE, write_state
 from recipelang.values import Form
 from recipelang_jax import backend
 from tests.conformance import tiny
@@ -130,13 +131,11 @@ def test_an_interrupted_run_resumes_bit_for_bit(precision: str, tmp_path: Path) 
 
 def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
     """A folder with another job's state, or with a damaged one, is the fault E0804."""
-    from recipelang_jax import state
-
-    state.save(tmp_path, {"trained": {"x": np.zeros(3)}}, {"step": 1})
+    write_state(tmp_path, "jax", {"trained/x": np.zeros(3)}, [Progress(1, 2, 0.5, 1.0, 0.1, 9)])
     for _ in range(2):
         with pytest.raises(RecipeError, match="E0804"):
             train(job(checkpoint=tmp_path))
-        (tmp_path / state.FILE).write_bytes(b"half a file")
+        (tmp_path / STATE_FILE).write_bytes(b"half a file")
 
 
 def test_only_the_named_tensors_are_trained() -> None:

@@ -17,6 +17,7 @@ import recipelang.objectives
 from recipelang.backend import AdapterPlan, OptimizerPlan, Progress, TrainingJob
 from recipelang.diagnostics import RecipeError
 from recipelang.objectives import objective, resolve
+from recipelang.store.training_state import STATE_FILE
 from recipelang.values import Form
 from recipelang.weights.kernels.uniform_bits import dropout_keys, threshold, uniform_bits
 from recipelang_torch import backend, shard
@@ -299,7 +300,7 @@ def test_a_killed_run_goes_on_with_the_bits_of_an_undisturbed_one(
     assert seen == [3, 4]
     assert later == history
     assert all(np.array_equal(resumed[n], undisturbed[n]) for n in undisturbed)
-    assert sorted(p.name for p in folder.iterdir()) == ["torch-state.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == [STATE_FILE]
 
 
 def test_a_state_that_does_not_fit_is_refused(tmp_path) -> None:
@@ -308,7 +309,7 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path) -> None:
     with pytest.raises(RecipeError, match="does not fit") as caught:
         train(job("llama", checkpoint=tmp_path, trainable=frozenset({"model.norm.weight"})))
     assert caught.value.diagnostics[0].code == "E0804"
-    (tmp_path / "torch-state.safetensors").write_bytes(b"garbage")
+    (tmp_path / STATE_FILE).write_bytes(b"garbage")
     with pytest.raises(RecipeError, match="does not fit"):
         train(job("llama", checkpoint=tmp_path))
 
