@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from recipelang.ops.registry import lookup, verbs
-from recipelang.ops.spec import REQUIRED, FieldSpec, Operation, OperandSpec
+from recipelang.ops.spec import REQUIRED, FieldSpec, OperandSpec, Operation
 from recipelang.values import show
 
 HERE = Path(__file__).parent

@@ -1,0 +1,32 @@
+"""Run every benchmark and write its results: ``python -m benchmarks`` (``make bench``).
+
+Needs about 10 GB of free space in the temporary folder and half an hour of a quiet machine.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    """One benchmark after the other; each writes ``benchmarks/results/NAME.json`` and its table."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs = (
+            ["check"],
+            ["merge", "--folder", f"{folder}/merge", "--millions", "300", "--rounds", "3"],
+            ["chain", "--folder", f"{folder}/chain"],
+            ["training", "--rounds", "3", "--steps", "3", "--threads", "1"],
+        )
+        for name, *arguments in runs:
+            print(f"== {name}", flush=True)
+            command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+            subprocess.run(command, check=True, cwd=ROOT)
+
+
+if __name__ == "__main__":
+    main()
