@@ -1,7 +1,7 @@
 """Write the generated pages of the documentation: operations.md, from the operations' declarations.
 
-    python docs/generate.py           write
-    python docs/generate.py --check   exit 1 where a page is out of step
+python docs/generate.py           write
+python docs/generate.py --check   exit 1 where a page is out of step
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def section(operation: Operation) -> str:
     if operation.fields:
         lines += ["| field | type | default | meaning |", "|---|---|---|---|"]
         lines += [
-            f"| `{f.name}` | {type_text(f)} | {default_text(f)} | {f.doc} |" for f in operation.fields
+            f"| `{f.name}` | {type_text(f)} | {default_text(f)} | {f.doc} |"
+            for f in operation.fields
         ]
         lines.append("")
     laws = ", ".join(law.replace("_", " ") for law in operation.laws)
@@ -99,12 +100,14 @@ def section(operation: Operation) -> str:
 def operations_page() -> str:
     """The page of all operations, by group."""
     head = (
-        "# Operations\n\nGenerated from the operations' declarations by `make docs`; do not edit. The language itself "
-        "is in [language.md](language.md).\n"
+        "# Operations\n\nGenerated from the operations' declarations by `make docs`; do not edit. "
+        "The language itself is in [language.md](language.md).\n"
     )
     parts = [head]
     for group, title in GROUPS.items():
-        found = [lookup(verb) for verb, (file, _) in sorted(verbs().items()) if file.parent.name == group]
+        found = [
+            lookup(verb) for verb, (file, _) in sorted(verbs().items()) if file.parent.name == group
+        ]
         shown = [o for o in found if o is not None and not o.internal]
         if shown:
             parts.append(f"## {title}\n\n" + "\n".join(section(o) for o in shown))

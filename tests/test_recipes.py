@@ -17,7 +17,9 @@ RECIPES = sorted((ROOT / "recipes").glob("*.recipe"))
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of the examples, so that no run writes into the checkout."""
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes", ignore=shutil.ignore_patterns("out", ".recipe"))
+    shutil.copytree(
+        ROOT / "recipes", tmp_path / "recipes", ignore=shutil.ignore_patterns("out", ".recipe")
+    )
     return tmp_path / "recipes"
 
 
@@ -41,7 +43,9 @@ def test_example_declares_its_steps(recipe: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.stem)
-def test_example_runs_small(recipe: Path, checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_example_runs_small(
+    recipe: Path, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two steps a training carry every operation of the example; then all of it is in the store.
 
     Its gates may fail after so little training (exit code 3), nothing else may.

@@ -1,4 +1,4 @@
-"""Puts tensors into the store, as the canonical shards that :mod:`recipelang.weights.writer` writes.
+"""Puts tensors into the store as canonical shards (see :mod:`recipelang.weights.writer`).
 
 Equal tensors give equal objects.
 

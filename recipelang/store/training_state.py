@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from recipelang.backend import Progress
 from recipelang.diagnostics import RecipeError, fault
@@ -39,16 +39,16 @@ def write_state(
     Raises RecipeError E0851, E0852 where the disk refuses.
     """
     import numpy as np
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors import SafetensorError, numpy
 
+    save = cast("Any", numpy.save_file)  # its types are partly unknown to the checkers
     steps = json.dumps([astuple(entry) for entry in history])
     whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     ensure_folder(folder)
     beside = folder / f".{os.getpid()}-{STATE_FILE}"
     try:
         with translated(folder):
-            save_file(whole, beside, {"format": FORMAT, "backend": backend, "history": steps})
+            save(whole, beside, {"format": FORMAT, "backend": backend, "history": steps})
         move_in(beside, folder / STATE_FILE)
     except SafetensorError as error:
         raise fault(
@@ -71,9 +71,10 @@ def read_state(
     path = folder / STATE_FILE
     if not path.exists():
         return None
+    opened = cast("Any", safe_open)  # its types are unknown to the checkers
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+        with opened(path, framework="numpy") as file:
+            metadata: dict[str, str] = file.metadata() or {}
             found = (metadata.get("format"), metadata.get("backend"))
             if found != (FORMAT, backend):
                 raise ValueError(f"it is `{found[0]}` of the backend `{found[1]}`")

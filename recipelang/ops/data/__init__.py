@@ -1,1 +1,1 @@
-"""Operations of this group, one file a verb."""
+"""Operations on datasets, one file a verb: read, mix, split."""

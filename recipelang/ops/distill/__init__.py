@@ -1,1 +1,1 @@
-"""Operations of this group, one file a verb."""
+"""Distillation, one file a verb: a student learns from a teacher."""

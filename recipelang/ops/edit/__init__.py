@@ -1,1 +1,1 @@
-"""Operations of this group, one file a verb."""
+"""Operations that edit one model, one file a verb: cast it, cut it, apply an adapter to it."""

@@ -1,1 +1,1 @@
-"""Operations of this group, one file a verb."""
+"""Metrics and evaluation, one file a verb: what gates and `best of` compare."""

@@ -1,1 +1,1 @@
-"""Operations of this group, one file a verb."""
+"""Merges, one file a verb: one model from several, by arithmetic on their weights."""

@@ -1,1 +1,1 @@
-"""Operations of this group, one file a verb."""
+"""Sources, one file a verb: models, adapters and tokenizers from outside, and new models."""

@@ -1,1 +1,1 @@
-"""Operations of this group, one file a verb."""
+"""Training, one file a verb: a model changed by gradient steps."""
