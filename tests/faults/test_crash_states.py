@@ -267,7 +267,7 @@ def _lock_first(store: Store, recipe: Path) -> None:
 
 def test_mutant_without_data_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Renaming before the bytes are on the disk is caught."""
-    monkeypatch.setattr(files, "_sync", lambda descriptor: None)
+    monkeypatch.setattr(files, "sync", lambda descriptor: None)
     assert _bad_states(tmp_path, _steps, monkeypatch)[1] > 0
 
 
