@@ -20,6 +20,7 @@ __all__ = [
     "BLOCK",
     "BY",
     "BY_ORIGIN",
+    "DRAWN",
     "DRAWS",
     "FROM",
     "HINT",
@@ -208,6 +209,10 @@ class Absent:
 
 TENSOR: Final = Mark("tensor")
 """A parameter that gets the name of the tensor a weight operation is asked for; not a field."""
+DRAWN: Final = Mark("drawn")
+"""A parameter that gets, for each input, the text that its random masks are keyed by (see
+:func:`recipelang.weights.kernels.uniform_bits.keys`); not a field. The operation has the field
+``seed`` with the mark ``DRAWS``."""
 LAYERS: Final = Mark("layers")
 """A parameter that gets the number of layers of a weight operation's first operand; not a field."""
 METRICS: Final = Mark("metrics")

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from recipelang.ops.marks import (
     BLOCK,
     BY_ORIGIN,
+    DRAWN,
     DRAWS,
     HINT,
     LAYERS,
@@ -149,7 +150,7 @@ def read_signature(
         if annotation is None or variadic:
             continue
         base, marks = _unwrap(annotation)
-        if TENSOR in marks or LAYERS in marks:
+        if any(mark in marks for mark in (TENSOR, LAYERS, DRAWN)):
             continue
         if any(isinstance(mark, Clause) for mark in marks) and not _is_constant(base):
             operands.append(_operand(parameter.name, base, marks, parameter.default))

@@ -128,6 +128,22 @@ def _put(session: Session, content: Path | bytes) -> str:
     return store.put_bytes(content) if isinstance(content, bytes) else store.put_file(content)
 
 
+def _draws(session: Session, node: Node) -> tuple[str, ...]:
+    """What the masks of each input are keyed by: the step's draw key and the input's step id."""
+    state = session.plan.state
+    drawn = state.draws(node)
+    if drawn is None:
+        return ()
+    written = list(state.stands_for[node].role("inputs"))
+    found: list[str] = []
+    for now in node.role("inputs"):  # passes may have put them into another order
+        one = next((w for w in written if state.current.get(w, w) is now), None)
+        if one is not None:
+            written.remove(one)
+        found.append(f"{drawn} {state.ids[one] if one is not None else state.step_id(now)}")
+    return tuple(found)
+
+
 def _operand(session: Session, node: Node, region: Region, memo: dict[Node, Operand]) -> Operand:
     """A step of the region, or the open checkpoint of what comes from outside."""
     if node in memo:
@@ -139,7 +155,8 @@ def _operand(session: Session, node: Node, region: Region, memo: dict[Node, Oper
             role: [_operand(session, n, region, memo) for n in nodes]
             for role, nodes in node.operands
         }
-        memo[node] = made = make_step(operation, operands, dict(node.attrs))
+        draws = _draws(session, node)
+        memo[node] = made = make_step(operation, operands, dict(node.attrs), draws)
         return made
     value = open_value(session, node)
     if not isinstance(value, ModelValue | AdapterValue):

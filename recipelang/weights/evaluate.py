@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from recipelang.diagnostics import fault
 from recipelang.types import TensorInfo
-from recipelang.weights.kernel import Block, KthMagnitude, Result
+from recipelang.weights.kernel import (
+    Block,
+    Kernel,
+    KthMagnitude,
+    MatrixKernel,
+    Result,
+    Value,
+)
 from recipelang.weights.kernels.low_rank import WHOLE
 from recipelang.weights.numbers import all_finite, compute_dtype, narrow, widen
 from recipelang.weights.region import Cast, Combine, Equal, Leaf, Source
@@ -27,15 +34,17 @@ __all__ = ["BLOCK_ELEMENTS", "Evaluation", "blocks_of", "held_bytes", "needs_sta
 BLOCK_ELEMENTS = 1 << 16
 """A block of float32 is 256 KiB: a dozen of them stay in a core's cache. Larger ones cost more: at
 2^18 the merge of three task vectors took 45 % more processor time, most of it in page faults."""
-SAMPLES, SAMPLE_ELEMENTS = 64, 1024
+SAMPLES = 96
+SAMPLE_ELEMENTS = 1024
+"""A k-th magnitude is bracketed by so many pieces of at least so many elements, in whole rows."""
 
 Read = Callable[[Leaf, int, int], NDArray[Any]]
 
 
 def blocks_of(info: TensorInfo) -> Iterator[Block]:
-    """The tensor's blocks: whole rows of the first axis where a row fits one."""
-    row = max(1, info.elements // info.shape[0]) if info.shape and info.shape[0] else 1
-    size = BLOCK_ELEMENTS // row * row if row <= BLOCK_ELEMENTS else BLOCK_ELEMENTS
+    """The tensor's blocks: whole rows of the last axis, one at least."""
+    row = max(1, info.shape[-1]) if info.shape else 1
+    size = max(1, BLOCK_ELEMENTS // row) * row
     for start in range(0, info.elements, size):
         yield Block(start, min(start + size, info.elements), info.shape)
 
@@ -56,7 +65,10 @@ def walk(source: Source) -> Iterator[Source]:
 
 def needs_statistics(source: Source) -> bool:
     """Whether anything under it needs more than one look at its inputs."""
-    return any(isinstance(s, Combine) and s.kernel.levels for s in walk(source))
+    return any(
+        isinstance(s, Combine) and (isinstance(s.kernel, MatrixKernel) or s.kernel.levels)
+        for s in walk(source)
+    )
 
 
 def held_bytes(source: Source) -> int:
@@ -93,6 +105,7 @@ class Evaluation:
         self._held: dict[int, _Held] = {}
         self._results: dict[int, tuple[tuple[Result, ...], ...]] = {}
         self._whole: dict[int, tuple[NDArray[Any], ...]] = {}
+        self._made: dict[int, NDArray[Any]] = {}
         if hold:
             for node in walk(source):
                 if isinstance(node, Leaf):
@@ -109,6 +122,9 @@ class Evaluation:
     def _prepare(self, node: Combine) -> None:
         """Take the statistics of a kernel, level after level, and read what it wants whole."""
         dtype = _compute(node)
+        if isinstance(node.kernel, MatrixKernel):
+            self._made[id(node)] = self._compute_whole(node, node.kernel, dtype)
+            return
         self._whole[id(node)] = tuple(
             widen(self._read(leaf, 0, leaf.info.elements), dtype).reshape(leaf.info.shape)
             for leaf in node.whole
@@ -118,25 +134,44 @@ class Evaluation:
             results = (*results, self._level(node, level(results)))
         self._results[id(node)] = results
 
+    def _compute_whole(
+        self, node: Combine, kernel: MatrixKernel, dtype: np.dtype[Any]
+    ) -> NDArray[Any]:
+        """The result of a kernel over whole tensors, in the stored dtype, 1-D."""
+
+        def load(role: str, index: int) -> NDArray[Any]:
+            source = node.inputs[role][index]
+            assert source is not None
+            parts: list[NDArray[Any]] = []
+            for block in blocks_of(source.info):
+                stored = self._stored(source, block, {}, check=True)
+                if isinstance(source, Leaf) and not node.allow:
+                    _check_finite(stored, source.info, source.name, f"an input of `{node.verb}`")
+                parts.append(widen(stored, dtype))
+            whole = np.concatenate(parts) if parts else np.zeros(0, dtype)
+            return whole.reshape(source.info.shape)
+
+        return narrow(kernel.compute(np, load).reshape(-1), node.info.dtype)
+
     def _level(self, node: Combine, statistics: tuple[Any, ...]) -> tuple[Result, ...]:
         kth = [s for s in statistics if isinstance(s, KthMagnitude)]
         samples = self._samples(node, kth)
-        found = [accumulator(s, node.info.elements, samples.get(id(s))) for s in statistics]
+        found = [accumulator(s, node.info.shape, samples.get(id(s))) for s in statistics]
         blocks = list(blocks_of(node.info))
         while any(one.result is None for one in found):
             open_ = [one for one in found if one.result is None]
             for block in blocks:
                 inputs = self._inputs(node, block, {}, check=False)
                 for one in open_:
-                    one.add(block.start, one.value(np, inputs))
+                    one.add(block.start, one.value(np, inputs, block))
             for one in open_:
                 one.end_pass(self._again(node, blocks, one.value))
         return tuple(one.result for one in found if one.result is not None)
 
     def _again(
-        self, node: Combine, blocks: list[Block], value: Callable[[Any, Any], NDArray[Any]]
+        self, node: Combine, blocks: list[Block], value: Value
     ) -> Callable[[int], NDArray[Any]]:
-        return lambda i: value(np, self._inputs(node, blocks[i], {}, check=False))
+        return lambda i: value(np, self._inputs(node, blocks[i], {}, check=False), blocks[i])
 
     def _samples(self, node: Combine, statistics: list[KthMagnitude]) -> dict[int, NDArray[Any]]:
         """Magnitudes from evenly spaced places, to bracket a k-th magnitude with."""
@@ -144,12 +179,14 @@ class Evaluation:
         if not statistics or elements <= KEEP_ALL:
             return {}
         parts: dict[int, list[NDArray[Any]]] = {id(s): [] for s in statistics}
-        for i in range(SAMPLES):
-            start = i * (elements - SAMPLE_ELEMENTS) // (SAMPLES - 1)
-            block = Block(start, start + SAMPLE_ELEMENTS, node.info.shape)
+        row = max(1, node.info.shape[-1])
+        rows, taken = elements // row, -(-SAMPLE_ELEMENTS // row)
+        for i in range(min(SAMPLES, rows // taken)):
+            start = i * (rows - taken) // (SAMPLES - 1) * row
+            block = Block(start, start + taken * row, node.info.shape)
             inputs = self._inputs(node, block, {}, check=False)
             for s in statistics:
-                parts[id(s)].append(np.abs(s.value(np, inputs)))
+                parts[id(s)].append(np.abs(s.value(np, inputs, block)))
         return {key: np.concatenate(values) for key, values in parts.items()}
 
     def _inputs(
@@ -157,11 +194,12 @@ class Evaluation:
     ) -> Mapping[str, tuple[Any, ...]]:
         """Role -> the operands' blocks, wide; zeros where a tensor is not read."""
         dtype = _compute(node)
+        unread = node.kernel.unread if isinstance(node.kernel, Kernel) else ()
         inputs: dict[str, tuple[Any, ...]] = {}
         for role, items in node.inputs.items():
             blocks: list[Any] = []
             for i, source in enumerate(items):
-                if source is None or (role, i) in node.kernel.unread:
+                if source is None or (role, i) in unread:
                     blocks.append(np.zeros(block.stop - block.start, dtype))
                 else:
                     stored = self._stored(source, block, seen, check=check)
@@ -200,13 +238,20 @@ class Evaluation:
             case Equal():
                 return self._equal(source, block, seen, check=check)
             case Combine():
-                inputs = self._inputs(source, block, seen, check=check)
-                wide = source.kernel.combine(np, inputs, block, self._results[id(source)])
-                result = narrow(wide, source.info.dtype)
+                result = self._combined(source, block, seen, check=check)
                 verb, allow = source.verb, source.allow
         if check and not allow:
             _check_finite(result, source.info, _name(source), f"the result of `{verb}`")
         return result
+
+    def _combined(
+        self, node: Combine, block: Block, seen: dict[int, NDArray[Any]], *, check: bool
+    ) -> NDArray[Any]:
+        if isinstance(node.kernel, MatrixKernel):
+            return self._made[id(node)][block.start : block.stop]
+        inputs = self._inputs(node, block, seen, check=check)
+        wide = node.kernel.combine(np, inputs, block, self._results[id(node)])
+        return narrow(wide, node.info.dtype)
 
     def _equal(
         self, source: Equal, block: Block, seen: dict[int, NDArray[Any]], *, check: bool

@@ -17,7 +17,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-__all__ = ["Block", "Copy", "Kernel", "Kth", "KthMagnitude", "Result", "Statistic", "SumOf"]
+__all__ = [
+    "Block",
+    "ColumnSums",
+    "Copy",
+    "Kernel",
+    "Kth",
+    "KthMagnitude",
+    "MatrixKernel",
+    "Result",
+    "Statistic",
+    "SumOf",
+]
 
 Array: TypeAlias = Any
 """An array of the namespace ``xp`` (numpy on the CPU)."""
@@ -29,20 +40,32 @@ tensor."""
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Elements ``[start, stop)`` of the flattened (C order) tensor of ``shape``; whole rows of the
-    first axis where a row fits a block."""
+    """Elements ``[start, stop)`` of the flattened (C order) tensor of ``shape``: whole rows of its
+    last axis (a 1-D tensor is one row)."""
 
     start: int
     stop: int
     shape: tuple[int, ...]
 
 
+Value: TypeAlias = "Callable[[Any, Inputs, Block], Array]"
+"""``value(xp, inputs, block)``: one number an element of the block, 1-D."""
+
+
 @dataclass(frozen=True, slots=True)
 class SumOf:
-    """The sum over the tensor of an elementwise function, accumulated in float64: a norm, a dot
-    product."""
+    """The sum over the tensor of a function of its blocks, accumulated in float64: a norm, a dot
+    product, a count."""
 
-    value: Callable[[Any, Inputs], Array]
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSums:
+    """For each place of the axes after the first, the float64 sum over the first axis:
+    (elements // shape[0],)."""
+
+    value: Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +73,7 @@ class KthMagnitude:
     """The ``k``-th largest magnitude of an elementwise function over the tensor, ``1 <= k <=
     elements``."""
 
-    value: Callable[[Any, Inputs], Array]
+    value: Value
     k: int
 
 
@@ -63,8 +86,8 @@ class Kth:
     last: int
 
 
-Statistic: TypeAlias = "SumOf | KthMagnitude"
-Result: TypeAlias = "float | Kth"
+Statistic: TypeAlias = "SumOf | ColumnSums | KthMagnitude"
+Result: TypeAlias = "float | Kth | Array"
 Results: TypeAlias = tuple[tuple[Result, ...], ...]
 
 
@@ -82,6 +105,18 @@ class Kernel:
     levels: tuple[Callable[[Results], tuple[Statistic, ...]], ...] = ()
     unread: frozenset[tuple[str, int]] = frozenset()
     whole: tuple[tuple[str, int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixKernel:
+    """A kernel that sees tensors whole: decompositions.
+
+    ``compute(xp, load)`` gives the whole result in its shape; ``load(role, index)`` gives an
+    operand tensor in its shape, float32 or wider, read at that moment, so that only what is held is
+    in memory at once.
+    """
+
+    compute: Callable[[Any, Callable[[str, int], Array]], Array]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from recipelang.values import Attr
 from recipelang.weights.adapter import AdapterTensor, Pair, pairs
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.compatibility import delta_tensors, model_of
-from recipelang.weights.kernel import Copy, Kernel
+from recipelang.weights.kernel import Copy, Kernel, MatrixKernel
 from recipelang.weights.metadata import FLOATS, checkpoint_type
 from recipelang.weights.varying import check_patterns, resolve
 
@@ -42,12 +42,14 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One weight operation with its operands by role and all its fields."""
+    """One weight operation with its operands by role and all its fields. ``draws`` holds, for each
+    of the ``inputs``, what its random masks are keyed by."""
 
     operation: Operation
     operands: Mapping[str, tuple[Operand, ...]]
     fields: Mapping[str, Attr]
     type: ModelType | DeltaType
+    draws: tuple[str, ...] = ()
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -114,7 +116,7 @@ class Combine:
     """A kernel over operand tensors of one shape, None where an operand has no such tensor.
     ``whole`` are the tensors that it sees whole. ``allow`` lets infinities and NaN through."""
 
-    kernel: Kernel
+    kernel: Kernel | MatrixKernel
     inputs: Mapping[str, tuple[Source | None, ...]]
     info: TensorInfo
     whole: tuple[Leaf, ...] = ()
@@ -124,9 +126,10 @@ class Combine:
     @cached_property
     def sources(self) -> tuple[Source, ...]:
         """The operand tensors that are read, in order."""
+        unread = self.kernel.unread if isinstance(self.kernel, Kernel) else ()
         return tuple(
             source for role, items in self.inputs.items() for i, source in enumerate(items)
-            if source is not None and (role, i) not in self.kernel.unread
+            if source is not None and (role, i) not in unread
         )  # fmt: skip
 
 
@@ -135,11 +138,13 @@ Memo: TypeAlias = "dict[tuple[int, str], Source]"
 
 
 def make_step(
-    operation: Operation, operands: Mapping[str, Sequence[Operand]], fields: Mapping[str, Attr]
-) -> Step:
+    operation: Operation, operands: Mapping[str, Sequence[Operand]], fields: Mapping[str, Attr],
+    draws: Sequence[str] = (),
+) -> Step:  # fmt: skip
     """A step whose result type comes from the operands as they are now.
 
-    ``fields`` may leave out what has a default; a per-input field may be one value for all inputs.
+    ``draws`` are the keys of the inputs' masks, their positions where it is empty. ``fields`` may
+    leave out what has a default; a per-input field may be one value for all inputs.
     Raises RecipeError with the operation's own complaint (band E05 or E06).
     """
     given = {role: tuple(items) for role, items in operands.items() if items}
@@ -151,7 +156,8 @@ def make_step(
     except Fault as complaint:
         raise fault(complaint.code, complaint.message, help=complaint.help) from None
     assert isinstance(result, ModelType | DeltaType)
-    step = Step(operation, given, complete, result)
+    keyed = tuple(draws) or tuple(str(i) for i in range(len(given.get("inputs", ()))))
+    step = Step(operation, given, complete, result, keyed)
     for name, value in complete.items():
         bad = check_patterns(value, step.tensors)
         if bad is not None:
@@ -203,7 +209,7 @@ def _of_step(step: Step, name: str, memo: Memo) -> Source:
         for role, items in step.operands.items()
     }
     whole: list[Leaf] = []
-    for role, index, tensor in made.whole:
+    for role, index, tensor in made.whole if isinstance(made, Kernel) else ():
         leaf = source_of(step.operands[role][index], tensor, memo)
         assert isinstance(leaf, Leaf)
         whole.append(leaf)
@@ -214,7 +220,7 @@ def _models(step: Step) -> list[Operand]:
     return [o for items in step.operands.values() for o in items if not is_adapter(o)]
 
 
-def _call(step: Step, name: str) -> Kernel | Copy:
+def _call(step: Step, name: str) -> Kernel | MatrixKernel | Copy:
     """The operation's function, with its fields resolved for this tensor."""
     operation = step.operation
     arguments: dict[str, Any] = {}
@@ -230,13 +236,14 @@ def _call(step: Step, name: str) -> Kernel | Copy:
         arguments[operand.name] = infos if operand.many else (infos[0] if infos else None)
     parameters = inspect.signature(operation.function).parameters
     accepts_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for parameter, value in (("tensor", name), ("depth", step.layers)):
+    known = (("tensor", name), ("depth", step.layers), ("draws", step.draws))
+    for parameter, value in known:
         if parameter in parameters:
             arguments[parameter] = value
     made = operation.function(
         **{k: v for k, v in arguments.items() if accepts_all or k in parameters}
     )
-    assert isinstance(made, Kernel | Copy)
+    assert isinstance(made, Kernel | MatrixKernel | Copy)
     return made
 
 

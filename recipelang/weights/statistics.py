@@ -8,7 +8,7 @@ is exact either way.
 Example:
     >>> import numpy as np
     >>> values = np.array([3, -1, 2, -3], np.float32)
-    >>> one = KthAccumulator(KthMagnitude(lambda xp, inputs: inputs, 2), 4, None)
+    >>> one = KthAccumulator(KthMagnitude(lambda xp, inputs, block: inputs, 2), 4, None)
     >>> one.add(0, values)
     >>> one.end_pass(lambda block: values)
     >>> one.result
@@ -18,14 +18,21 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recipelang.weights.kernel import Kth, KthMagnitude, Result, SumOf
+from recipelang.weights.kernel import ColumnSums, Kth, KthMagnitude, Result, Statistic, SumOf
 
-__all__ = ["Accumulator", "KthAccumulator", "SumAccumulator", "accumulator"]
+__all__ = [
+    "Accumulator",
+    "ColumnAccumulator",
+    "KthAccumulator",
+    "SumAccumulator",
+    "accumulator",
+]
 
 Floats: TypeAlias = "NDArray[Any]"
 MARGIN = 0.015
@@ -49,6 +56,29 @@ class SumAccumulator:
     def end_pass(self, again: Callable[[int], Floats]) -> None:
         """The pass is over."""
         self.result = self._sum
+
+
+class ColumnAccumulator:
+    """The sums over the first axis, block after block in order, in float64."""
+
+    def __init__(self, statistic: ColumnSums, shape: tuple[int, ...]) -> None:
+        self.value = statistic.value
+        self.result: Result | None = None
+        self._row = shape[-1] if len(shape) > 1 else 1
+        self._columns = np.zeros((prod(shape[1:]) // self._row, self._row))
+
+    def add(self, start: int, values: Floats) -> None:
+        """Take the next block's values, whole rows of the last axis."""
+        rows = values.reshape(-1, self._row)
+        if len(self._columns) == 1:
+            self._columns[0] += rows.sum(axis=0, dtype=np.float64)
+        else:
+            places = (start // self._row + np.arange(len(rows))) % len(self._columns)
+            np.add.at(self._columns, places, rows.astype(np.float64))
+
+    def end_pass(self, again: Callable[[int], Floats]) -> None:
+        """The pass is over."""
+        self.result = self._columns.reshape(-1)
 
 
 class KthAccumulator:
@@ -179,16 +209,18 @@ class _Digits:
         return False
 
 
-Accumulator: TypeAlias = "SumAccumulator | KthAccumulator"
+Accumulator: TypeAlias = "SumAccumulator | ColumnAccumulator | KthAccumulator"
 
 
-def accumulator(
-    statistic: SumOf | KthMagnitude, elements: int, sample: Floats | None
-) -> Accumulator:
-    """What collects a statistic."""
-    if isinstance(statistic, SumOf):
-        return SumAccumulator(statistic)
-    return KthAccumulator(statistic, elements, sample)
+def accumulator(statistic: Statistic, shape: tuple[int, ...], sample: Floats | None) -> Accumulator:
+    """What collects a statistic over a tensor of this shape."""
+    match statistic:
+        case SumOf():
+            return SumAccumulator(statistic)
+        case ColumnSums():
+            return ColumnAccumulator(statistic, shape)
+        case KthMagnitude():
+            return KthAccumulator(statistic, prod(shape), sample)
 
 
 def _bracket(sample: Floats | None, share: float) -> tuple[float, float]:

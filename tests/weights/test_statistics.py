@@ -17,7 +17,7 @@ def select(
     values: Any, k: int, sample: Any, block: int, limit: int | None = None
 ) -> tuple[Kth, int]:
     """The answer, and how many passes it took."""
-    one = KthAccumulator(KthMagnitude(lambda xp, inputs: inputs, k), values.size, sample)
+    one = KthAccumulator(KthMagnitude(lambda xp, inputs, block: inputs, k), values.size, sample)
     if limit is not None:
         one._limit = limit
     passes = 0

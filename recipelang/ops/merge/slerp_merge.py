@@ -9,7 +9,7 @@ from recipelang.ops.merge._fields import check_pair, merging
 from recipelang.ops.spec import SUBJECT, WITH, Cost, Model, PerTensor, Range, Typed, operation
 from recipelang.types import ModelType
 from recipelang.weights.compatibility import merged_type, streaming_cost
-from recipelang.weights.kernel import Array, Block, Inputs, Kernel, Results, Statistic, SumOf
+from recipelang.weights.kernel import Array, Block, Inputs, Kernel, Results, Statistic, SumOf, Value
 
 NARROW = 1e-4
 """Angles (radians) below which the arc and the chord agree to float32's precision."""
@@ -88,8 +88,8 @@ def slerp_merge(
     return Kernel(combine, () if ends else (statistics,), unread)
 
 
-def _product(i: int, j: int) -> Any:
-    def product(xp: Any, blocks: Inputs) -> Array:
+def _product(i: int, j: int) -> Value:
+    def product(xp: Any, blocks: Inputs, block: Block) -> Array:
         left = blocks["inputs"][i].astype(xp.float64)
         return left * blocks["inputs"][j]
 

@@ -13,13 +13,22 @@ Definitions (D_i = X_i - B, weights w_i, N elements):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from math import floor
 from typing import Any
 
 from recipelang.diagnostics import fault
-from recipelang.weights.kernel import Array, Block, Inputs, Kernel, Kth, KthMagnitude, Results
+from recipelang.weights.kernel import (
+    Array,
+    Block,
+    Inputs,
+    Kernel,
+    Kth,
+    KthMagnitude,
+    Results,
+    Value,
+)
 
 __all__ = ["arithmetic", "check_sum", "kept", "kept_count", "ties"]
 
@@ -129,8 +138,8 @@ def _elect(
     return total
 
 
-def _difference(index: int) -> Callable[[Any, Inputs], Array]:
-    return lambda xp, inputs: inputs["inputs"][index] - inputs["base"][0]
+def _difference(index: int) -> Value:
+    return lambda xp, inputs, block: inputs["inputs"][index] - inputs["base"][0]
 
 
 def _unread(weights: Sequence[float]) -> frozenset[tuple[str, int]]:
