@@ -16,6 +16,9 @@ def merging(
     nonfinite: Annotated[
         Literal["error", "allow"], "whether infinities and NaN in weights stop the merge"
     ] = "error",
+    compat: Annotated[
+        Literal["none", "mergekit"], "whose rule counts where mergekit's definition is another"
+    ] = "none",
 ) -> None:
     """Fields of every merge."""
 
