@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from recipelang.ops.merge._fields import check_weights, merging, truthy
+from recipelang.ops.merge._fields import merging
+from recipelang.ops.merge._task_vectors import summed_result
 from recipelang.ops.spec import (
     BY_ORIGIN,
     FROM,
@@ -22,16 +23,9 @@ from recipelang.ops.spec import (
     Typed,
     operation,
 )  # fmt: skip
-from recipelang.types import ModelType
 from recipelang.weights.compatibility import merged_type, streaming_cost
 from recipelang.weights.kernel import Kernel
-from recipelang.weights.kernels.task_vectors import arithmetic, check_sum
-
-
-def task_arithmetic_result(typed: Typed) -> ModelType:
-    """The subject's type. Raises Fault E0541 for weights that cancel, E0601 to E0603."""
-    check_weights(typed, normalized=truthy(typed.fields.get("normalize")))
-    return merged_type(typed)
+from recipelang.weights.kernels.task_vectors import check_sum, combine
 
 
 def task_arithmetic_cost(typed: Typed) -> Cost:
@@ -45,7 +39,7 @@ def task_arithmetic_cost(typed: Typed) -> Cost:
     origin="base",
     laws=("permutation_invariant", "ignores_zero_weight"),
     include=merging,
-    result_type=task_arithmetic_result,
+    result_type=summed_result,
     cost=task_arithmetic_cost,
 )
 def task_arithmetic_merge(
@@ -63,4 +57,5 @@ def task_arithmetic_merge(
         both = verses -> task-arithmetic-merge with definitions(weight = 0.5) from base
     """
     check_sum(weight, normalize)
-    return arithmetic(weight, scale, normalize)
+    whole = [None] * len(weight)
+    return combine(weight, whole, scale=scale, normalize=normalize, elect=False)

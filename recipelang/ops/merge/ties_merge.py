@@ -7,38 +7,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from recipelang.ops.merge._fields import merging
+from recipelang.ops.merge._task_vectors import cost, elected_result, thinnings
 from recipelang.ops.spec import (
     BLOCK,
     BY_ORIGIN,
     FROM,
     SUBJECT,
     WITH,
-    Cost,
     Fraction,
     Model,
     PerInput,
     PerTensor,
     Range,
-    Typed,
     operation,
 )  # fmt: skip
-from recipelang.types import ModelType
-from recipelang.weights.compatibility import merged_type, streaming_cost
 from recipelang.weights.kernel import Kernel
-from recipelang.weights.kernels.task_vectors import kept_count, ties
-
-
-def ties_result(typed: Typed) -> ModelType:
-    """The subject's type. Raises Fault E0601 to E0603."""
-    return merged_type(typed)
-
-
-def ties_cost(typed: Typed) -> Cost:
-    """One level of statistics."""
-    return streaming_cost(typed, merged_type(typed), levels=1)
+from recipelang.weights.kernels.task_vectors import combine, difference
+from recipelang.weights.kernels.thinning import Thinning, entries, largest
 
 
 @operation(
@@ -47,8 +35,8 @@ def ties_cost(typed: Typed) -> Cost:
     origin="base",
     laws=("permutation_invariant", "ignores_zero_weight"),
     include=merging,
-    result_type=ties_result,
-    cost=ties_cost,
+    result_type=elected_result,
+    cost=cost,
 )
 def ties_merge(
     inputs: Annotated[list[Model], SUBJECT, WITH, "the fine-tuned models"],
@@ -62,6 +50,10 @@ def ties_merge(
     ] = 0.5,
     scale: Annotated[PerTensor[float], "factor on the merged task vector"] = 1.0,
     normalize: Annotated[bool, "divide by the weights that took part in an entry"] = True,
+    rescale: Annotated[
+        Literal["none", "inverse", "l1"],
+        "what makes up for the entries dropped: their share, or the L1 norm",
+    ] = "none",
     **shared: Any,
 ) -> Kernel:
     """With D_i = X_i - B and V_i = w_i times the floor(density N) largest entries of D_i (at least
@@ -76,5 +68,13 @@ def ties_merge(
         student = mine -> ties-merge with chat(weight = 0.4) { density = 60% }
     """
     first: Any = base
-    counts = [kept_count(share, first.elements) for share in density]
-    return ties(weight, counts, first.elements, scale, normalize)
+    count, exact = first.elements, shared.get("compat") != "mergekit"
+
+    def thin(i: int) -> Thinning:
+        k = max(1, entries(density[i], count, exact=exact))
+        return largest(difference(i), k, count / k if rescale == "inverse" else 1.0)
+
+    return combine(
+        weight, thinnings(density, rescale, thin), scale=scale, normalize=normalize, elect=True,
+        signed=not exact,
+    )  # fmt: skip

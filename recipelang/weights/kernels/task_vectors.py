@@ -1,56 +1,35 @@
-"""Task vectors: differences to a base, scaled, trimmed to their largest entries, with or without an
-elected sign. Arithmetic in float32 (float64 for F64 tensors).
+"""Task vectors: differences to a base, thinned, weighted, added, with an elected sign or without.
 
-Definitions (D_i = X_i - B, weights w_i, N elements):
+With D_i = X_i - B, weights w_i and V_i = w_i times the thinned D_i (:mod:`.thinning`):
 
-- arithmetic (Ilharco et al. 2023, arXiv 2212.04089): R = B + scale * sum_i w_i D_i / Z, with
-  Z = sum_i w_i when ``normalize``, else 1.
-- ties (Yadav et al. 2023, arXiv 2306.01708): S_i keeps the max(1, floor(density_i N)) largest
-  |D_i|, lowest index first among equals; V_i = w_i S_i; the elected sign of an element is that of
-  sum_i V_i, plus where it is zero; M_i marks the elements where V_i has that sign; R = B + scale *
-  sum_i V_i M_i / Z, with Z = sum_i |w_i| M_i (1 where it is 0) when ``normalize``, else 1.
+- summed (Ilharco et al. 2023, arXiv 2212.04089): R = B + scale * sum_i V_i / Z, with Z = sum_i w_i
+  when ``normalize``, else 1.
+- elected (Yadav et al. 2023, arXiv 2306.01708): the elected sign of an element is that of T = sum_i
+  V_i, plus where it is zero; R = B + scale * (sum of the V_i that have it) / Z, with Z the sum of
+  their |w_i| (1 where there are none) when ``normalize``, else 1.
+
+What has the elected sign adds up to sign(T) (|T| + A) / 2 with A = sum_i |V_i|: two sums instead
+of a comparison and a selection an input.
+
+Example: ``combine(weights, thinnings, scale=1.0, normalize=True, elect=True)`` is TIES.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
-from math import floor
+from functools import partial
 from typing import Any
 
 from recipelang.diagnostics import fault
-from recipelang.weights.kernel import (
-    Array,
-    Block,
-    Inputs,
-    Kernel,
-    Kth,
-    KthMagnitude,
-    Results,
-    Value,
-)
+from recipelang.weights.kernel import Array, Block, Inputs, Kernel, Results, Statistic, Value
+from recipelang.weights.kernels.thinning import Own, Thinning
 
-__all__ = ["arithmetic", "check_sum", "kept", "kept_count", "ties"]
+__all__ = ["check_sum", "combine", "difference"]
 
 
-def kept_count(density: float, elements: int) -> int:
-    """max(1, floor(density * elements)), with the decimal that the recipe wrote: 0.29 of 100 is
-    29."""
-    return max(1, min(elements, floor(Fraction(repr(float(density))) * elements)))
-
-
-def kept(xp: Any, values: Array, start: int, kth: Kth) -> Array:
-    """Which elements of the block at ``start`` are among the k largest magnitudes, as booleans."""
-    magnitude = xp.abs(values)
-    within = (
-        kth.last - start + 1
-    )  # this many elements of the block are early enough to be kept as equals
-    if within >= values.size:
-        return magnitude >= kth.threshold
-    mask = magnitude > kth.threshold
-    if within > 0:
-        mask[:within] = magnitude[:within] >= kth.threshold
-    return mask
+def difference(index: int) -> Value:
+    """The task vector of input ``index``."""
+    return lambda xp, inputs, block: inputs["inputs"][index] - inputs["base"][0]
 
 
 def check_sum(weights: Sequence[float], normalize: bool) -> None:
@@ -63,84 +42,121 @@ def check_sum(weights: Sequence[float], normalize: bool) -> None:
         )
 
 
-def arithmetic(weights: Sequence[float], scale: float, normalize: bool) -> Kernel:
-    """The kernel over roles ``inputs`` and ``base``."""
-    used = [i for i, w in enumerate(weights) if w]
-    factor = scale / sum(weights) if normalize else scale
+def combine(
+    weights: Sequence[float], thinnings: Sequence[Thinning | None], *, scale: float,
+    normalize: bool, elect: bool, signed: bool = False,
+) -> Kernel:  # fmt: skip
+    """The kernel over roles ``inputs`` and ``base``; a thinning of None keeps all.
 
-    def combine(xp: Any, inputs: Inputs, block: Block, results: Results) -> Array:
-        base = inputs["base"][0]
-        total = xp.zeros_like(base)
-        for i in used:
-            total += (inputs["inputs"][i] - base) * weights[i]
-        total *= factor
-        total += base
-        return total
-
-    return Kernel(combine, unread=_unread(weights))
-
-
-def ties(
-    weights: Sequence[float], counts: Sequence[int], elements: int, scale: float, normalize: bool
-) -> Kernel:
-    """The kernel over roles ``inputs`` and ``base``; ``counts[i]`` entries of input ``i`` are
-    kept."""
-    used = [i for i, w in enumerate(weights) if w]
-    trimmed = [i for i in used if counts[i] < elements]
-
-    def statistics(results: Results) -> tuple[KthMagnitude, ...]:
-        return tuple(KthMagnitude(_difference(i), counts[i]) for i in trimmed)
-
-    def combine(xp: Any, inputs: Inputs, block: Block, results: Results) -> Array:
-        base = inputs["base"][0]
-        vectors: list[Array] = []
-        for i in used:
-            vector = inputs["inputs"][i] - base
-            if i in trimmed:
-                kth = results[0][trimmed.index(i)]
-                assert isinstance(kth, Kth)
-                vector *= kept(
-                    xp, vector, block.start, kth
-                )  # a selection by mask takes thirty times as long
-            if weights[i] != 1:
-                vector *= weights[i]
-            vectors.append(vector)
-        return _elect(xp, base, vectors, [abs(weights[i]) for i in used], scale, normalize)
-
-    return Kernel(combine, (statistics,) if trimmed else (), _unread(weights))
-
-
-def _elect(
-    xp: Any, base: Array, vectors: list[Array], shares: list[float], scale: float, normalize: bool
-) -> Array:
-    """Sum, per element, the entries that have the sign of the sum of all entries.
-
-    The entries are turned so that the elected sign is plus; then what agrees is what is positive.
+    ``signed`` divides by the sum of w_i in place of |w_i|, as mergekit does, where an elected sign
+    is normalised.
     """
-    total = xp.zeros_like(base)
-    for vector in vectors:
+    used = [i for i, w in enumerate(weights) if w]
+    taken = [(i, t) for i in used if (t := thinnings[i]) is not None]
+    depth = max((len(t.levels) for _, t in taken), default=0)
+
+    def level(number: int, results: Results) -> tuple[Statistic, ...]:
+        return tuple(
+            statistic
+            for i, t in taken if number < len(t.levels)
+            for statistic in t.levels[number][1](_own(taken, i, results))
+        )  # fmt: skip
+
+    def vectors(xp: Any, inputs: Inputs, block: Block, results: Results) -> list[Array]:
+        found: list[Array] = []
+        for i in used:
+            vector, weight, thinning = (
+                inputs["inputs"][i] - inputs["base"][0],
+                weights[i],
+                thinnings[i],
+            )
+            if thinning is not None:
+                own = _own(taken, i, results)
+                vector = thinning.thin(xp, vector, block, own)
+                weight *= thinning.factor(own)
+            if weight != 1:
+                vector *= weight
+            found.append(vector)
+        return found
+
+    def summed(xp: Any, inputs: Inputs, block: Block, results: Results) -> Array:
+        return _finish(_sum(xp, inputs, vectors(xp, inputs, block, results)), factor, inputs)
+
+    def elected(xp: Any, inputs: Inputs, block: Block, results: Results) -> Array:
+        found = vectors(xp, inputs, block, results)
+        shares = [weights[i] if signed else abs(weights[i]) for i in used]
+        total = _elect(xp, _sum(xp, inputs, found), found, shares if normalize else None)
+        return _finish(total, scale, inputs)
+
+    factor = scale / sum(weights) if normalize and not elect else scale
+    return Kernel(
+        elected if elect else summed,
+        tuple(partial(level, number) for number in range(depth)),
+        frozenset(("inputs", i) for i, w in enumerate(weights) if not w),
+    )
+
+
+def _own(taken: Sequence[tuple[int, Thinning]], index: int, results: Results) -> Own:
+    """The results of the statistics of one input's thinning."""
+    own: list[tuple[Any, ...]] = []
+    for number, found in enumerate(results):
+        start = 0
+        for i, thinning in taken:
+            width = thinning.levels[number][0] if number < len(thinning.levels) else 0
+            if i == index:
+                own.append(found[start : start + width])
+                break
+            start += width
+    return tuple(own)
+
+
+def _sum(xp: Any, inputs: Inputs, vectors: Sequence[Array]) -> Array:
+    """Their sum in order, in an array of its own."""
+    if not vectors:
+        return xp.zeros_like(inputs["base"][0])
+    total = vectors[0] + vectors[1] if len(vectors) > 1 else vectors[0] * 1
+    for vector in vectors[2:]:
         total += vector
-    sign = xp.copysign(base.dtype.type(1), total)
-    total[...] = 0
-    divisor = xp.zeros_like(base) if normalize else None
-    for vector, share in zip(vectors, shares, strict=True):
-        vector *= sign
-        if divisor is not None:
-            divisor += (vector > 0) * base.dtype.type(share)
-        total += xp.maximum(vector, 0, out=vector)
-    if divisor is not None:
-        divisor += divisor == 0  # where nothing took part the total is 0
-        total /= divisor
-    total *= sign
-    if scale != 1:
-        total *= scale
-    total += base
     return total
 
 
-def _difference(index: int) -> Value:
-    return lambda xp, inputs, block: inputs["inputs"][index] - inputs["base"][0]
+def _elect(
+    xp: Any, total: Array, vectors: Sequence[Array], shares: Sequence[float] | None
+) -> Array:
+    """The sum of the entries that have the sign of ``total``, divided by their shares."""
+    plus = total >= 0
+    sign = plus * total.dtype.type(2) - total.dtype.type(1)
+    amount = total * sign
+    for vector in vectors:
+        amount += xp.abs(vector)
+    amount *= sign
+    amount *= 0.5
+    if shares is not None:
+        amount /= _agreeing(xp, plus, vectors, shares, total.dtype)
+    return amount
 
 
-def _unread(weights: Sequence[float]) -> frozenset[tuple[str, int]]:
-    return frozenset(("inputs", i) for i, w in enumerate(weights) if not w)
+def _agreeing(
+    xp: Any, plus: Array, vectors: Sequence[Array], shares: Sequence[float], dtype: Any
+) -> Array:
+    """For each element the sum of the shares of the entries that have the elected sign, 1 where
+    there are none. Inputs of one share are counted in bytes, which is much faster than adding."""
+    divisor: Array = 0
+    counter = xp.uint8 if len(vectors) < 256 else xp.int32
+    for share in dict.fromkeys(shares):
+        above: Array = 0
+        below: Array = 0
+        for vector, own in zip(vectors, shares, strict=True):
+            if own == share:
+                above = above + (vector > 0).astype(counter)
+                below = below + (vector < 0).astype(counter)
+        counts = below + plus * (above - below)
+        divisor = divisor + counts.astype(dtype) * dtype.type(share)
+    return divisor + (divisor == 0)
+
+
+def _finish(total: Array, factor: float, inputs: Inputs) -> Array:
+    if factor != 1:
+        total *= factor
+    total += inputs["base"][0]
+    return total
