@@ -44,12 +44,6 @@ def compute_dtype(name: str) -> np.dtype[Any]:
 
 def widen(stored: NDArray[Any], to: np.dtype[Any]) -> NDArray[Any]:
     """Stored numbers as float32 or float64; exact but from F64 to float32, which rounds."""
-    if stored.dtype == DTYPES["BF16"]:
-        # A bfloat16 is the upper half of a float32: twice as fast as a conversion a number.
-        bits = np.empty(stored.shape, np.uint32)
-        np.left_shift(stored.view(np.uint16), 16, out=bits, dtype=np.uint32)
-        wide: NDArray[Any] = bits.view(np.float32)
-        return wide if to == np.float32 else wide.astype(to)
     return stored.astype(to)
 
 

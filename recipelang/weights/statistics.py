@@ -18,7 +18,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
+from math import prod, sqrt
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 Floats: TypeAlias = "NDArray[Any]"
-MARGIN = 0.015
-"""Half the width of the bracket, as a share of the elements."""
+SIGMAS = 6
+"""Half the width of the bracket, in standard deviations of a rank in the sample."""
 KEEP_ALL = 1 << 20
 """Tensors of at most this many elements are kept whole."""
 
@@ -94,8 +94,6 @@ class KthAccumulator:
         self._low, self._high = _bracket(sample, self.k / elements)
         self._starts: list[int] = []
         self._inside: list[Floats] = []
-        self._at_low: list[int] = []
-        self._at_high: list[int] = []
         self._above = self._kept = 0
         self._limit = max(elements // 4, KEEP_ALL)
         self._digits: _Digits | None = None
@@ -110,12 +108,10 @@ class KthAccumulator:
         if self._kept > self._limit:
             return
         # Comparing and counting is nearly free; taking elements by a mask is not, so few are taken.
-        self._above += int(np.count_nonzero(magnitudes > self._high))
-        self._at_high.append(int(np.count_nonzero(magnitudes == self._high)))
-        twice = self._low == self._high  # then the equals are counted once
-        self._at_low.append(0 if twice else int(np.count_nonzero(magnitudes == self._low)))
-        inside = magnitudes > self._low
-        inside &= magnitudes < self._high
+        above = magnitudes > self._high
+        self._above += int(np.count_nonzero(above))
+        inside = magnitudes >= self._low
+        inside ^= above  # what is above the bracket is also above its lower end
         kept = magnitudes[inside]
         self._inside.append(kept)
         self._kept += kept.size
@@ -136,13 +132,7 @@ class KthAccumulator:
         if self._kept > self._limit:
             return
         rank = self.k - self._above
-        at_high, at_low = sum(self._at_high), sum(self._at_low)
-        if rank < 1:
-            return
-        if rank <= at_high:
-            self.result = self._locate(self._high, rank, self._at_high, again)
-        elif rank <= at_high + self._kept:
-            rank -= at_high
+        if 1 <= rank <= self._kept:
             values = np.concatenate(self._inside)
             place = values.size - rank
             values.partition(place)
@@ -150,8 +140,6 @@ class KthAccumulator:
             need = rank - int(np.count_nonzero(values > threshold))
             equal = [int(np.count_nonzero(part == threshold)) for part in self._inside]
             self.result = self._locate(threshold, need, equal, again)
-        elif rank <= at_high + self._kept + at_low:
-            self.result = self._locate(self._low, rank - at_high - self._kept, self._at_low, again)
 
     def _locate(
         self, threshold: float, need: int, equal: list[int], again: Callable[[int], Floats]
@@ -228,8 +216,9 @@ def _bracket(sample: Floats | None, share: float) -> tuple[float, float]:
     if sample is None or sample.size == 0:
         return -1.0, float("inf")
     ordered = np.sort(np.abs(sample))[::-1]
-    high, low = int((share - MARGIN) * ordered.size), int((share + MARGIN) * ordered.size)
+    margin = SIGMAS * sqrt(share * (1 - share) * ordered.size) + 1
+    high, low = int(share * ordered.size - margin), int(share * ordered.size + margin)
     return (
         float(ordered[low]) if low < ordered.size else -1.0,
-        float(ordered[high]) if high >= 0 and share > MARGIN else float("inf"),
+        float(ordered[high]) if high > 0 else float("inf"),
     )

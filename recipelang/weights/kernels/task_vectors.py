@@ -85,8 +85,8 @@ def combine(
     def elected(xp: Any, inputs: Inputs, block: Block, results: Results) -> Array:
         found = vectors(xp, inputs, block, results)
         shares = [weights[i] if signed else abs(weights[i]) for i in used]
-        total = _elect(xp, _sum(xp, inputs, found), found, shares if normalize else None)
-        return _finish(total, scale, inputs)
+        twice = _elect(xp, _sum(xp, inputs, found), found, shares if normalize else None)
+        return _finish(twice, scale / 2, inputs)
 
     factor = scale / sum(weights) if normalize and not elect else scale
     return Kernel(
@@ -123,17 +123,19 @@ def _sum(xp: Any, inputs: Inputs, vectors: Sequence[Array]) -> Array:
 def _elect(
     xp: Any, total: Array, vectors: Sequence[Array], shares: Sequence[float] | None
 ) -> Array:
-    """The sum of the entries that have the sign of ``total``, divided by their shares."""
+    """Twice the sum of the entries that have the sign of ``total``, divided by their shares."""
     plus = total >= 0
-    sign = plus * total.dtype.type(2) - total.dtype.type(1)
-    amount = total * sign
+    sign = plus.astype(total.dtype)
+    sign *= 2
+    sign -= 1
+    sizes = xp.zeros_like(total)
     for vector in vectors:
-        amount += xp.abs(vector)
-    amount *= sign
-    amount *= 0.5
+        sizes += xp.abs(vector)
+    sizes *= sign
+    total += sizes
     if shares is not None:
-        amount /= _agreeing(xp, plus, vectors, shares, total.dtype)
-    return amount
+        total /= _agreeing(xp, plus, vectors, shares, total.dtype)
+    return total
 
 
 def _agreeing(
@@ -143,7 +145,8 @@ def _agreeing(
     there are none. Inputs of one share are counted in bytes, which is much faster than adding."""
     divisor: Array = 0
     counter = xp.uint8 if len(vectors) < 256 else xp.int32
-    for share in dict.fromkeys(shares):
+    kinds = dict.fromkeys(shares)
+    for share in kinds:
         above: Array = 0
         below: Array = 0
         for vector, own in zip(vectors, shares, strict=True):
@@ -151,7 +154,9 @@ def _agreeing(
                 above = above + (vector > 0).astype(counter)
                 below = below + (vector < 0).astype(counter)
         counts = below + plus * (above - below)
-        divisor = divisor + counts.astype(dtype) * dtype.type(share)
+        if len(kinds) == 1:
+            return xp.maximum(counts, 1).astype(dtype) * share
+        divisor = divisor + counts.astype(dtype) * share
     return divisor + (divisor == 0)
 
 

@@ -57,8 +57,8 @@ Own: TypeAlias = "tuple[tuple[Result, ...], ...]"
 @dataclass(frozen=True, slots=True)
 class Thinning:
     """``levels``: how many statistics each level takes, and which, from the results of the levels
-    before. ``thin(xp, vector, block, own)`` gives the thinned block in an array of its own; the
-    whole is multiplied by ``factor(own)``."""
+    before. ``thin(xp, vector, block, own)`` gives the thinned block and may overwrite ``vector``;
+    the whole is multiplied by ``factor(own)``."""
 
     levels: tuple[tuple[int, Callable[[Own], tuple[Statistic, ...]]], ...]
     thin: Callable[[Any, Array, Block, Own], Array]
@@ -93,7 +93,8 @@ def largest(value: Value, k: int, factor: float = 1.0) -> Thinning:
     """The ``k`` largest magnitudes, ``k >= 1``, times ``factor``."""
 
     def thin(xp: Any, vector: Array, block: Block, own: Own) -> Array:
-        return vector * kept(xp, vector, block.start, _kth(own, 0))
+        vector *= kept(xp, vector, block.start, _kth(own, 0))
+        return vector
 
     def statistics(own: Own) -> tuple[Statistic, ...]:
         return (KthMagnitude(value, k),)
@@ -110,7 +111,9 @@ def between(value: Value, top: int, k: int, factor: float = 1.0) -> Thinning:
 
     def thin(xp: Any, vector: Array, block: Block, own: Own) -> Array:
         most = kept(xp, vector, block.start, _kth(own, 0))
-        return vector * (most ^ kept(xp, vector, block.start, _kth(own, 1)))
+        most ^= kept(xp, vector, block.start, _kth(own, 1))
+        vector *= most
+        return vector
 
     if not top:
         return largest(value, k, factor)
@@ -122,7 +125,8 @@ def at_random(drawn: str, tensor: str, p: float, *, inverse: bool) -> Thinning:
     key, limit = keys(drawn, tensor), max(1, keep_limit(p))
 
     def thin(xp: Any, vector: Array, block: Block, own: Own) -> Array:
-        return vector * (half_words(xp, key, block.start, block.stop) < limit)
+        vector *= half_words(xp, key, block.start, block.stop) < limit
+        return vector
 
     return Thinning((), thin, lambda own: HALF / limit if inverse else 1.0)
 
@@ -137,11 +141,11 @@ def by_rank(drawn: str, tensor: str, p: float, epsilon: float, *, inverse: bool)
         share = row_ranks(xp, vector, block.shape[-1] if block.shape else 1)
         share *= 2 * epsilon * HALF
         share += (p - epsilon) * HALF
-        thinned = vector * (half_words(xp, key, block.start, block.stop) < share)
+        vector *= half_words(xp, key, block.start, block.stop) < share
         if inverse:
             share *= 1 / HALF
-            thinned /= share
-        return thinned
+            vector /= share
+        return vector
 
     return Thinning((), thin)
 
