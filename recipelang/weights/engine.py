@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.evaluate import Evaluation, held_bytes, needs_statistics, walk
-from recipelang.weights.region import Leaf, Memo, Operand, Source, source_of
+from recipelang.weights.kernel import Kth
+from recipelang.weights.model_statistics import asks_for_model, thresholds
+from recipelang.weights.region import Combine, Leaf, Memo, Operand, Source, Step, source_of
 from recipelang.weights.writer import ModelWriter
 
 __all__ = ["BUDGET_BYTES", "RegionProgress", "RegionStats", "run_region"]
@@ -78,6 +80,7 @@ def run_region(
     ]
     run = _Run(jobs, budget_bytes, report)
     workers = threads or _processors()
+    run.take_model_statistics(memo, workers)
     with ThreadPoolExecutor(workers, thread_name_prefix="weights") as pool:
         for future in [pool.submit(run.work) for _ in range(workers)]:
             future.result()
@@ -113,6 +116,7 @@ class _Run:
         self._read: dict[int, int] = {}
         self._needed: dict[int, dict[str, int]] = {}
         self._inputs: dict[int, Checkpoint] = {}
+        self._known: dict[int, Mapping[str, tuple[Kth, ...]]] = {}
         for job in jobs:
             for leaf in _leaves(job.source):
                 self._inputs[id(leaf.checkpoint)] = leaf.checkpoint
@@ -128,6 +132,22 @@ class _Run:
                     self._failed = True
                     self._condition.notify_all()
                 raise
+
+    def take_model_statistics(self, memo: Memo, workers: int) -> None:
+        """Take the statistics over whole models that kernels ask for, of inner steps first."""
+        asking: dict[int, Step] = {}
+        for job in self._jobs:
+            for node in walk(job.source):
+                if isinstance(node, Combine) and asks_for_model(node) and node.step is not None:
+                    asking[id(node.step)] = node.step
+        for step in sorted(asking.values(), key=_depth):
+            nodes = {name: source_of(step, name, memo) for name in step.tensors}
+            wanted = {
+                n: s for n, s in nodes.items() if isinstance(s, Combine) and asks_for_model(s)
+            }
+            self._known[id(step)] = thresholds(
+                wanted, self._read_leaf, self._known, workers=workers
+            )
 
     def stats(self) -> RegionStats:
         keys = list(self._inputs)
@@ -148,7 +168,7 @@ class _Run:
         hold = 0 < need <= self._budget
         reserved = self._reserve(need if hold else 0)
         try:
-            evaluation = Evaluation(job.source, self._read_leaf, hold=hold)
+            evaluation = Evaluation(job.source, self._read_leaf, hold=hold, known=self._known)
             for block, values in evaluation.blocks():
                 job.writer.write(job.name, block.start, values)
                 if self._failed:
@@ -179,6 +199,12 @@ class _Run:
         with self._condition:
             self._read[key] = self._read.get(key, 0) + values.nbytes
         return values
+
+
+def _depth(step: Step) -> int:
+    """How many steps stand below one another under this one."""
+    below = [o for operands in step.operands.values() for o in operands if isinstance(o, Step)]
+    return 1 + max((_depth(one) for one in below), default=0)
 
 
 def _leaves(source: Source) -> Iterator[Leaf]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,15 @@ from recipelang.weights.numbers import all_finite, compute_dtype, narrow, widen
 from recipelang.weights.region import Cast, Combine, Equal, Leaf, Source
 from recipelang.weights.statistics import KEEP_ALL, accumulator
 
-__all__ = ["BLOCK_ELEMENTS", "Evaluation", "blocks_of", "held_bytes", "needs_statistics"]
+__all__ = [
+    "BLOCK_ELEMENTS",
+    "Evaluation",
+    "ModelResults",
+    "Read",
+    "blocks_of",
+    "held_bytes",
+    "needs_statistics",
+]
 
 BLOCK_ELEMENTS = 1 << 16
 """A block of float32 is 256 KiB: a dozen of them stay in a core's cache. Larger ones cost more: at
@@ -39,6 +47,8 @@ SAMPLE_ELEMENTS = 1024
 """A k-th magnitude is bracketed by so many pieces of at least so many elements, in whole rows."""
 
 Read = Callable[[Leaf, int, int], NDArray[Any]]
+ModelResults: TypeAlias = "Mapping[int, Mapping[str, tuple[Result, ...]]]"
+"""``id(step)`` -> tensor -> the answers to its kernel's statistics over the whole model."""
 
 
 def blocks_of(info: TensorInfo) -> Iterator[Block]:
@@ -97,11 +107,15 @@ class _Held:
 
 
 class Evaluation:
-    """The evaluation of one source. ``read`` reads stored ranges; ``hold`` keeps what was read."""
+    """The evaluation of one source. ``read`` reads stored ranges; ``hold`` keeps what was read;
+    ``known`` are statistics over whole models."""
 
-    def __init__(self, source: Source, read: Read, *, hold: bool) -> None:
+    def __init__(
+        self, source: Source, read: Read, *, hold: bool, known: ModelResults | None = None
+    ) -> None:
         self.source = source
         self._read = read
+        self._known = known or {}
         self._held: dict[int, _Held] = {}
         self._results: dict[int, tuple[tuple[Result, ...], ...]] = {}
         self._whole: dict[int, tuple[NDArray[Any], ...]] = {}
@@ -119,6 +133,17 @@ class Evaluation:
         for block in blocks_of(self.source.info):
             yield block, self._stored(self.source, block, {}, check=True)
 
+    def prepare_operands(self, node: Combine) -> None:
+        """Take the statistics of everything under a node, so that its operands can be looked at."""
+        for below in walk(node):
+            if isinstance(below, Combine) and below is not node:
+                self._prepare(below)
+
+    def values(self, node: Combine, value: Value) -> Iterator[tuple[Block, NDArray[Any]]]:
+        """A function of a node's operands, block by block."""
+        for block in blocks_of(node.info):
+            yield block, value(np, self._inputs(node, block, {}, check=False), block)
+
     def _prepare(self, node: Combine) -> None:
         """Take the statistics of a kernel, level after level, and read what it wants whole."""
         dtype = _compute(node)
@@ -130,6 +155,8 @@ class Evaluation:
             for leaf in node.whole
         )
         results: tuple[tuple[Result, ...], ...] = ()
+        if node.kernel.model:
+            results = (self._known[id(node.step)][node.name],)
         for level in node.kernel.levels:
             results = (*results, self._level(node, level(results)))
         self._results[id(node)] = results

@@ -25,6 +25,7 @@ __all__ = [
     "Kth",
     "KthMagnitude",
     "MatrixKernel",
+    "ModelKth",
     "Result",
     "Statistic",
     "SumOf",
@@ -78,6 +79,20 @@ class KthMagnitude:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelKth:
+    """The max(1, floor(share N))-th largest magnitude over all N elements of the tensors whose
+    kernels ask for it, under one ``number``.
+
+    The answer for a tensor is a :class:`Kth` whose ``last`` is its own: -1 where no equal of it is
+    kept.
+    """
+
+    number: int
+    value: Value
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Kth:
     """The answer to :class:`KthMagnitude`: exactly ``k`` elements satisfy
     ``|x| > threshold or (|x| == threshold and index <= last)``: lowest index first among equals."""
@@ -98,13 +113,15 @@ class Kernel:
     ``combine(xp, inputs, block, results)`` gives the output block. Inputs that carry weight zero
     need not be read: name them in ``unread`` as ``(role, index)``; their blocks are then zeros.
     ``whole`` names tensors, as ``(role, index, tensor)``, that ``combine`` sees whole and in their
-    shape, under the role ``whole``: the factors of a low-rank change, which are small.
+    shape, under the role ``whole``: the factors of a low-rank change, which are small. ``model``
+    are statistics over all tensors of the step; their results come before those of the levels.
     """
 
     combine: Callable[[Any, Inputs, Block, Results], Array]
     levels: tuple[Callable[[Results], tuple[Statistic, ...]], ...] = ()
     unread: frozenset[tuple[str, int]] = frozenset()
     whole: tuple[tuple[str, int, str], ...] = ()
+    model: tuple[ModelKth, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

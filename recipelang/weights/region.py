@@ -114,7 +114,8 @@ class Equal:
 @dataclass(frozen=True, eq=False)
 class Combine:
     """A kernel over operand tensors of one shape, None where an operand has no such tensor.
-    ``whole`` are the tensors that it sees whole. ``allow`` lets infinities and NaN through."""
+    ``whole`` are the tensors that it sees whole. ``allow`` lets infinities and NaN through.
+    ``name`` is the tensor's of ``step``."""
 
     kernel: Kernel | MatrixKernel
     inputs: Mapping[str, tuple[Source | None, ...]]
@@ -122,6 +123,8 @@ class Combine:
     whole: tuple[Leaf, ...] = ()
     allow: bool = False
     verb: str = ""
+    step: Step | None = None
+    name: str = ""
 
     @cached_property
     def sources(self) -> tuple[Source, ...]:
@@ -213,7 +216,7 @@ def _of_step(step: Step, name: str, memo: Memo) -> Source:
         leaf = source_of(step.operands[role][index], tensor, memo)
         assert isinstance(leaf, Leaf)
         whole.append(leaf)
-    return Combine(made, inputs, info, tuple(whole), allow, step.operation.verb)
+    return Combine(made, inputs, info, tuple(whole), allow, step.operation.verb, step, name)
 
 
 def _models(step: Step) -> list[Operand]:

@@ -11,6 +11,7 @@ import pytest
 
 from recipelang.diagnostics import RecipeError
 from recipelang.ops.registry import lookup
+from recipelang.values import Form
 from recipelang.weights.kernels.uniform_bits import half_words, keys, uniform_bits
 from recipelang.weights.region import Operand, Step, make_step
 from tests.ops_merge import reference_thinning as reference
@@ -133,3 +134,74 @@ def test_a_spread_outside_one_is_refused(verb: str) -> None:
         with pytest.raises(RecipeError, match="E0536"):
             step(verb, {"inputs": models, "base": (base,)}, density=density, epsilon=epsilon)
     step(verb, {"inputs": models, "base": (base,)}, density=1.0, epsilon=0.3)
+
+
+@pytest.mark.parametrize("dtype", ["F64", "F32", "BF16"])
+@pytest.mark.parametrize("rescale", ["none", "inverse", "l1"])
+def test_ties_trimmed_over_the_whole_model(dtype: str, rescale: str, tmp_path: Path) -> None:
+    """`trim = model` keeps the largest of all entries, tensors in name order among equals."""
+    base, models = family(dtype)
+    models[1].arrays["model.norm"][:] = base.arrays["model.norm"]  # many equals: zeros
+    density = (0.5, 0.95, 1.0)
+    made = step(
+        "ties-merge", {"inputs": models, "base": (base,)}, weight=WEIGHTS, density=density,
+        scale=SCALE, rescale=rescale, trim="model",
+    )  # fmt: skip
+    got, _ = compute(made, tmp_path)
+    names = sorted(SHAPES)
+    start = np.concatenate([base.arrays[n].astype(np.float64).reshape(-1) for n in names])
+    vectors = []
+    for i, model in enumerate(models):
+        delta = np.concatenate([model.arrays[n].astype(np.float64).reshape(-1) for n in names])
+        delta -= start
+        k = floor(density[i] * delta.size + 1e-9)
+        thin = reference.without_extremes(delta, 0, k) * (
+            1 / density[i] if rescale == "inverse" else 1
+        )
+        vectors.append(
+            WEIGHTS[i] * (per_tensor_l1(delta, thin, names) if rescale == "l1" else thin)
+        )
+    expected = reference.merged(start, vectors, WEIGHTS, SCALE, elect=True, divide=True)
+    flat = np.concatenate([got[n].astype(np.float64).reshape(-1) for n in names])
+    tolerance = TOLERANCE[dtype] * np.abs(expected).max()
+    np.testing.assert_allclose(flat, expected, rtol=0, atol=tolerance)
+
+
+def per_tensor_l1(delta: Any, thin: Any, names: list[str]) -> Any:
+    """The L1 norm is brought back tensor by tensor."""
+    ends = np.cumsum([int(np.prod(SHAPES[n])) for n in names])[:-1]
+    pairs = zip(np.split(delta, ends), np.split(thin, ends), strict=True)
+    return np.concatenate([reference.l1(d, t) for d, t in pairs])
+
+
+def test_a_chain_of_trims_over_the_model_is_step_by_step(tmp_path: Path) -> None:
+    """Fused, the statistics of the inner merge come first; the bits are those of two runs."""
+    base, models = family("BF16")
+
+    def inner() -> Step:
+        roles: dict[str, tuple[Operand, ...]] = {"inputs": models[:2], "base": (base,)}
+        return step("ties-merge", roles, density=0.3, trim="model")
+
+    def outer(first: Operand) -> Step:
+        roles: dict[str, tuple[Operand, ...]] = {"inputs": (first, models[2]), "base": (base,)}
+        return step("ties-merge", roles, density=0.6, trim="model")
+
+    stored = Memory(compute(inner(), tmp_path / "a")[0], base.config)
+    expected, _ = compute(outer(stored), tmp_path / "b", threads=1)
+    got, _ = compute(outer(inner()), tmp_path / "c", threads=3)
+    assert all(bits(got[n]) == bits(expected[n]) for n in SHAPES)
+
+
+def test_tensors_of_weight_zero_are_left_out_of_a_trim_over_the_model(tmp_path: Path) -> None:
+    """What an input gives to no tensor takes no part in its threshold."""
+    base, models = family("F32")
+    weights = (Form("per", (("norm", 0.0), ("*", 1.0))), 1.0)
+    made = step(
+        "ties-merge", {"inputs": models[:2], "base": (base,)}, density=0.4, trim="model",
+        weight=weights,
+    )  # fmt: skip
+    got, _ = compute(made, tmp_path)
+    alone = step("ties-merge", {"inputs": models[1:2], "base": (base,)}, density=0.4, trim="model")
+    second, _ = compute(alone, tmp_path / "b")
+    assert bits(got["model.norm"]) == bits(second["model.norm"])
+    assert bits(got["model.layers.0.a"]) != bits(second["model.layers.0.a"])

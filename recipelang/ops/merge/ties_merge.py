@@ -10,23 +10,43 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from recipelang.ops.merge._fields import merging
-from recipelang.ops.merge._task_vectors import cost, elected_result, thinnings
+from recipelang.ops.merge._task_vectors import cost, thinnings
 from recipelang.ops.spec import (
     BLOCK,
     BY_ORIGIN,
     FROM,
     SUBJECT,
     WITH,
+    Fault,
     Fraction,
     Model,
     PerInput,
     PerTensor,
     Range,
+    Typed,
     operation,
 )  # fmt: skip
+from recipelang.types import ModelType
+from recipelang.values import Form
+from recipelang.weights.compatibility import merged_type
 from recipelang.weights.kernel import Kernel
 from recipelang.weights.kernels.task_vectors import combine, difference
-from recipelang.weights.kernels.thinning import Thinning, entries, largest
+from recipelang.weights.kernels.thinning import Thinning, entries, largest, largest_of_model
+
+
+def ties_result(typed: Typed) -> ModelType:
+    """The subject's type. Raises Fault E0537 for densities that vary by tensor in a trim over the
+    whole model, E0601 to E0603."""
+    densities = typed.fields.get("density")
+    whole = typed.fields.get("trim") == "model"
+    if whole and isinstance(densities, tuple) and any(isinstance(d, Form) for d in densities):
+        raise Fault(
+            "E0537",
+            "`trim = model` takes one density for the whole model, found one that varies",
+            at="density",
+            help="write a number, or trim tensor by tensor: `trim = tensor`",
+        )
+    return merged_type(typed)
 
 
 @operation(
@@ -35,7 +55,7 @@ from recipelang.weights.kernels.thinning import Thinning, entries, largest
     origin="base",
     laws=("permutation_invariant", "ignores_zero_weight"),
     include=merging,
-    result_type=elected_result,
+    result_type=ties_result,
     cost=cost,
 )
 def ties_merge(
@@ -54,6 +74,9 @@ def ties_merge(
         Literal["none", "inverse", "l1"],
         "what makes up for the entries dropped: their share, or the L1 norm",
     ] = "none",
+    trim: Annotated[
+        Literal["tensor", "model"], "what the largest entries are taken from"
+    ] = "tensor",
     **shared: Any,
 ) -> Kernel:
     """With D_i = X_i - B and V_i = w_i times the floor(density N) largest entries of D_i (at least
@@ -61,9 +84,10 @@ def ties_merge(
     sum_i V_i (plus where it is zero), and R = B + scale * sum of the V_i that have that sign,
     divided by the sum of their |w_i| when `normalize`.
 
-    The paper trims over the whole model; this is tensor by tensor, as in mergekit. mergekit divides
-    by the sum of w_i, which differs for negative weights only, and rounds task vectors to the
-    stored dtype.
+    With `trim = model` the floor(density M) largest of all M entries of the task vector are kept
+    (those of tensors with weight zero left out), as in the paper; tensor by tensor is mergekit's
+    rule. mergekit divides by the sum of w_i, which differs for negative weights only, and rounds
+    task vectors to the stored dtype.
 
         student = mine -> ties-merge with chat(weight = 0.4) { density = 60% }
     """
@@ -71,6 +95,9 @@ def ties_merge(
     count, exact = first.elements, shared.get("compat") != "mergekit"
 
     def thin(i: int) -> Thinning:
+        if trim == "model":
+            factor = 1 / density[i] if rescale == "inverse" else 1.0
+            return largest_of_model(i, difference(i), density[i], factor)
         k = max(1, entries(density[i], count, exact=exact))
         return largest(difference(i), k, count / k if rescale == "inverse" else 1.0)
 

@@ -55,6 +55,8 @@ def combine(
     taken = [(i, t) for i in used if (t := thinnings[i]) is not None]
     depth = max((len(t.levels) for _, t in taken), default=0)
 
+    model = tuple(t.model for _, t in taken if t.model is not None)
+
     def level(number: int, results: Results) -> tuple[Statistic, ...]:
         return tuple(
             statistic
@@ -93,16 +95,20 @@ def combine(
         elected if elect else summed,
         tuple(partial(level, number) for number in range(depth)),
         frozenset(("inputs", i) for i, w in enumerate(weights) if not w),
+        model=model,
     )
 
 
 def _own(taken: Sequence[tuple[int, Thinning]], index: int, results: Results) -> Own:
-    """The results of the statistics of one input's thinning."""
+    """The results of the statistics of one input's thinning. All thinnings ask for a statistic over
+    the model, or none does."""
     own: list[tuple[Any, ...]] = []
-    for number, found in enumerate(results):
-        start = 0
+    models = int(any(t.model is not None for _, t in taken))
+    for row, found in enumerate(results):
+        start, number = 0, row - models
         for i, thinning in taken:
-            width = thinning.levels[number][0] if number < len(thinning.levels) else 0
+            levels = thinning.levels
+            width = 1 if number < 0 else levels[number][0] if number < len(levels) else 0
             if i == index:
                 own.append(found[start : start + width])
                 break

@@ -27,6 +27,7 @@ from recipelang.weights.kernel import (
     Inputs,
     Kth,
     KthMagnitude,
+    ModelKth,
     Result,
     Statistic,
     SumOf,
@@ -46,6 +47,7 @@ __all__ = [
     "entries",
     "kept",
     "largest",
+    "largest_of_model",
     "rescaled",
     "row_ranks",
 ]
@@ -58,11 +60,13 @@ Own: TypeAlias = "tuple[tuple[Result, ...], ...]"
 class Thinning:
     """``levels``: how many statistics each level takes, and which, from the results of the levels
     before. ``thin(xp, vector, block, own)`` gives the thinned block and may overwrite ``vector``;
-    the whole is multiplied by ``factor(own)``."""
+    the whole is multiplied by ``factor(own)``. ``model`` is a statistic over the whole model, whose
+    answer stands before those of the levels in ``own``."""
 
     levels: tuple[tuple[int, Callable[[Own], tuple[Statistic, ...]]], ...]
     thin: Callable[[Any, Array, Block, Own], Array]
     factor: Callable[[Own], float] = lambda own: 1.0
+    model: ModelKth | None = None
 
 
 def entries(share: float, elements: int, *, exact: bool = True) -> int:
@@ -80,7 +84,7 @@ def entries(share: float, elements: int, *, exact: bool = True) -> int:
 def kept(xp: Any, values: Array, start: int, kth: Kth) -> Array:
     """Which elements of the block at ``start`` are among the k largest magnitudes, as booleans."""
     magnitude = xp.abs(values)
-    early = kth.last - start + 1  # so many elements of the block count as equals
+    early = kth.last - start + 1  # so many elements of the block are kept where they are equals
     if early >= len(values):
         return magnitude >= kth.threshold
     mask = magnitude > kth.threshold
@@ -100,6 +104,17 @@ def largest(value: Value, k: int, factor: float = 1.0) -> Thinning:
         return (KthMagnitude(value, k),)
 
     return Thinning(((1, statistics),), thin, lambda own: factor)
+
+
+def largest_of_model(number: int, value: Value, share: float, factor: float = 1.0) -> Thinning:
+    """The largest magnitudes of input ``number``'s whole task vector, a ``share`` of all its
+    entries, times ``factor``."""
+
+    def thin(xp: Any, vector: Array, block: Block, own: Own) -> Array:
+        vector *= kept(xp, vector, block.start, _kth(own, 0))
+        return vector
+
+    return Thinning((), thin, lambda own: factor, ModelKth(number, value, share))
 
 
 def between(value: Value, top: int, k: int, factor: float = 1.0) -> Thinning:
@@ -153,7 +168,7 @@ def by_rank(drawn: str, tensor: str, p: float, epsilon: float, *, inverse: bool)
 def rescaled(thinning: Thinning, value: Value) -> Thinning:
     """The thinning with its L1 norm brought back to that of the whole task vector: times sum |D| /
     sum |thinned D| (1 where nothing is left)."""
-    level = len(thinning.levels)
+    level = len(thinning.levels) + (thinning.model is not None)
 
     def statistics(own: Own) -> tuple[Statistic, ...]:
         def left(xp: Any, inputs: Inputs, block: Block) -> Array:
