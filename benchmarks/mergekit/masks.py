@@ -89,7 +89,7 @@ def expected(step: Step, masks: Masks) -> dict[str, Any]:
             part = np.sign(parts) == np.where(np.sum(parts, 0) >= 0, 1, -1)
         total = np.sum(parts * part, 0)
         if step.fields["normalize"]:
-            shares = np.reshape(weights, (-1,) + (1,) * total.ndim) * part
+            shares = np.reshape(np.array(weights, np.float64), (-1,) + (1,) * total.ndim) * part
             total /= np.where(shares.sum(0), shares.sum(0), 1)
         result[name] = base[name] + scale * total
     return result

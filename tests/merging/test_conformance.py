@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.conformance import definitions, differences, replaced
 from benchmarks.mergekit.cases import Case, load_cases
 from benchmarks.mergekit.compare import ROUNDING, Bench, Fixtures, available_cases
 from benchmarks.mergekit.masks import (
@@ -129,7 +130,7 @@ def probabilities(bench: Bench, case: Case, step: Step) -> list[dict[str, Any]]:
         n: resolve(step.fields["density"], n, layers=step.layers, default=None) for n in names
     }
     return [
-        {n: np.full(base[n].size, shares[n][i]) for n in names}  # type: ignore[index, call-overload]
+        {n: np.full(base[n].size, shares[n][i]) for n in names}  # type: ignore[index]
         for i in range(len(vectors))
     ]
 
@@ -153,6 +154,19 @@ def test_what_is_said_of_mergekit_is_so() -> None:
     assert np.isinf(outputs["linear-cancelling"]).any()
     assert np.isnan(outputs["linear-cancelling"]).any()
     assert np.abs(outputs["nuslerp-opposite"]).max() > 100
+
+
+def test_tables_say_what_was_measured(bench: Bench) -> None:
+    """A bit-equal case, one that is refused, and a page's markers."""
+    cases = {case.name: case for case in load_cases()}
+    assert differences(bench, cases["slerp-start"]) == ("0", "")
+    assert differences(bench, cases["linear-cancelling"]) == ("none", "error E0541")
+    assert differences(bench, cases["linear-gradient"])[1] == "2e-01"
+    assert definitions().count("\n") == len(DEFINITIONS) + 1
+    page = "a\n<!-- t -->\nold\n<!-- /t -->\nb\n"
+    assert replaced(page, "t", "new") == page.replace("old", "new")
+    with pytest.raises(ValueError, match="no <!-- u -->"):
+        replaced(page, "u", "new")
 
 
 def test_every_definition_has_a_case() -> None:
