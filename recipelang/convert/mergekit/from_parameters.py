@@ -30,8 +30,9 @@ def parameters_of(node: Node, method: Method, known: Known) -> tuple[Document, l
     count = len(node.role("inputs"))
     shared: Document = {}
     own: list[Document] = [{} for _ in range(count)]
+    fields = {name for name, _ in node.attrs}
     for parameter in method.parameters:
-        if not parameter.field:
+        if parameter.field not in fields:
             continue
         value = node.attr(parameter.field)
         if not parameter.per_input:
@@ -50,7 +51,7 @@ def parameters_of(node: Node, method: Method, known: Known) -> tuple[Document, l
 def parameter_setting(parameter: Parameter, value: Attr, known: Known) -> Setting:
     """The setting of one parameter. Raises Inexpressible."""
     if not parameter.words:
-        return setting(value, known, _as_attr(parameter))
+        return setting(value, known, parameter.ours)
     for own, word in parameter.words:
         if word == value:
             return own
@@ -78,10 +79,6 @@ def _set(document: Document, parameter: Parameter, value: Setting) -> None:
     """Write the value unless it is what mergekit takes anyway."""
     if value != parameter.default or isinstance(value, bool) != isinstance(parameter.default, bool):
         document[parameter.name] = value
-
-
-def _as_attr(parameter: Parameter) -> Attr:
-    return parameter.ours
 
 
 def _refuse_others(node: Node, method: Method) -> None:

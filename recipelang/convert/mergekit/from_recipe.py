@@ -148,12 +148,14 @@ class _Exporter:
     def _stack(self, node: Node) -> Document:
         """Slices: merges of layers, and layers that are only copied."""
         slices = node.role("inputs")
+        scales = node.attr("scale")
+        assert isinstance(scales, tuple)
+        if len(slices) == 1 and isinstance(slices[0].type, ModelType):
+            return self._scaled(node, slices[0], scales[0])
         verbs = {one.op for one in slices if one.op != "stack" and by_verb(one.op)}
         if len(verbs) > 1:
             raise Inexpressible("mergekit has one method for all slices of a model")
         method = (by_verb(verbs.pop()) if verbs else None) or METHODS["passthrough"]
-        scales = node.attr("scale")
-        assert isinstance(scales, tuple)
         entries: list[Document] = []
         ends: list[Document] = []
         for place, (one, scale) in enumerate(zip(slices, scales, strict=True)):
@@ -173,7 +175,8 @@ class _Exporter:
     def _merged(self, one: Node, method: Method, *, last: bool) -> Document:
         """A slice that is a merge of layers."""
         self.at = one
-        shared, own = parameters_of(one, method, Known(_tensors(one), last))
+        several = getattr(one.type, "count", None) != 1
+        shared, own = parameters_of(one, method, Known(_tensors(one), last, several))
         inputs, base = self._inputs(one, method)
         sources = [
             self._source(each, parameters)
@@ -192,9 +195,16 @@ class _Exporter:
             return {"sources": [self._source(one, {"weight": 1})]}
         if method.name != "passthrough":
             raise Inexpressible(f"slices of one `{method.name}` cannot be copied layers")
-        known = Known(_tensors(stack))
+        known = Known(_tensors(stack), gradients=len(stack.role("inputs")) == 1)
         value = parameter_setting(method.parameters[0], scale, known)
         return {"sources": [self._source(one, {} if value == 1 else {"scale": value})]}
+
+    def _scaled(self, node: Node, one: Node, scale: Attr) -> Document:
+        """A whole model, scaled."""
+        passthrough = METHODS["passthrough"]
+        value = parameter_setting(passthrough.parameters[0], scale, Known(_tensors(node)))
+        entry = {"model": self.reference(one), **given("parameters", {"scale": value})}
+        return {"merge_method": passthrough.name, "models": [entry], **dtype_of(node)}
 
     def _source(self, one: Node, parameters: Document) -> Document:
         """``{model, layer_range}``."""

@@ -39,10 +39,13 @@ class Inexpressible(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The model's tensors (empty: not known), and whether those behind the layers matter."""
+    """The model's tensors (empty: not known), whether those behind the layers matter, and whether
+    a gradient over the layers is one for mergekit too: it has none over a single layer, nor over
+    several slices."""
 
     names: tuple[str, ...] = ()
     last: bool = True
+    gradients: bool = True
 
 
 def setting(value: Attr, known: Known, default: Attr = None) -> Setting:
@@ -56,10 +59,10 @@ def setting(value: Attr, known: Known, default: Attr = None) -> Setting:
     entries: list[dict[str, Setting]] = []
     for place, (pattern, inner) in enumerate(rows):
         following = rows[place + 1] if place + 1 < len(rows) else None
-        if _is_pair(pattern, inner, following):
+        if known.gradients and _is_pair(pattern, inner, following):
             continue
         earlier = [other for other, _ in rows[:place]]
-        if place and _is_pair(*rows[place - 1], (pattern, inner)):
+        if place and known.gradients and _is_pair(*rows[place - 1], (pattern, inner)):
             inner = rows[place - 1][1]
             entries.append(_entry(pattern, _points(inner), known))
         else:
@@ -84,6 +87,8 @@ def _entries(
 ) -> list[dict[str, Setting]]:
     if not isinstance(value, Form):
         return [_entry(pattern, _plain(value), known)]
+    if not known.gradients:
+        raise Inexpressible("mergekit's gradients run over the layers of one slice")
     first, *_, last = _values(value)
     behind = [] if first == last or not known.last else _behind(pattern, value, earlier, known)
     own = [{"filter": name, "value": _number(last)} for name in behind]

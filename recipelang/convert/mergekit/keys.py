@@ -24,11 +24,11 @@ ELSEWHERE: Final = {
 }  # fmt: skip
 
 
-def check_keys(item: Mapping, known: Collection[str], what: str, sink: Sink) -> None:
-    """Report keys that ``what`` does not have (E0741), or another tool's (E0746)."""
-    for key, _ in item.entries:
-        if key.text in known:
-            continue
+def check_keys(item: Mapping, known: Collection[str], what: str, sink: Sink) -> bool:
+    """Whether ``what`` has all keys of the mapping; others are reported (E0741, or E0746 for those
+    of another tool)."""
+    unknown = [key for key, _ in item.entries if key.text not in known]
+    for key in unknown:
         if key.text in OTHERS:
             message = f"`{key.text}` belongs to `{OTHERS[key.text]}`, whose files are not imported"
             sink.error("E0746", message, key.span)
@@ -40,6 +40,7 @@ def check_keys(item: Mapping, known: Collection[str], what: str, sink: Sink) -> 
             help = f"it belongs to {ELSEWHERE[key.text]}"
         notes = ("mergekit drops it without a word",)
         sink.error("E0741", f"{what} has no `{key.text}`", key.span, help=help, notes=notes)
+    return not unknown
 
 
 def note(message: str, span: Span, sink: Sink) -> None:

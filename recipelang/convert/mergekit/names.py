@@ -77,7 +77,7 @@ def quoted(text: str) -> str:
     """A string literal.
 
     >>> print(quoted('a "b"'))
-    "a \\\\"b\\\\""
+    "a \\"b\\""
     """
     plain = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in plain) + '"'

@@ -43,8 +43,8 @@ def _read(document: Item, sink: Sink) -> Configuration | None:
     if not isinstance(document, Mapping) or not document.entries:
         sink.error("E0745", "a configuration is a mapping", document.span)
         return None
-    check_keys(document, TOP, "a configuration", sink)
-    method = _method(document, sink)
+    sound = check_keys(document, TOP, "a configuration", sink)
+    method = _method(document, sink) if sound or document.get("merge_method") else None
     if method is None:
         return None
     base = reference(document, "base_model", sink)

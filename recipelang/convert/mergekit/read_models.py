@@ -93,13 +93,13 @@ class Reader:
         return (Slice(tuple(found), None, {}, place),) if found else ()
 
     def _slice(self, item: Mapping) -> Slice:
-        check_keys(item, SLICE, "a slice", self.sink)
+        sound = check_keys(item, SLICE, "a slice", self.sink)
         own = reference(item, "base_model", self.sink)
         unused = item.key("residual_weight")
         if unused is not None:
             message = "`residual_weight` changes nothing in mergekit; it is left out"
             note(message, unused.span, self.sink)
-        if present(item, "sources") is None:
+        if sound and present(item, "sources") is None:
             self.sink.error("E0745", "this slice has no `sources`", item.span)
         within = Reader(self.method, own or self.base, self.sink)
         read = [within._input(entry, SOURCE) for entry in entries(item, "sources", self.sink)]
@@ -111,10 +111,11 @@ class Reader:
     def _input(self, item: Mapping, keys: Collection[str]) -> Input | None:
         """An entry of ``models`` or ``sources``."""
         what = "a source" if "layer_range" in keys else "an entry of `models`"
-        check_keys(item, keys, what, self.sink)
+        sound = check_keys(item, keys, what, self.sink)
         key = item.key("model")
         if key is None or present(item, "model") is None:
-            self.sink.error("E0745", f"{what} needs a `model`", item.span)
+            if sound:
+                self.sink.error("E0745", f"{what} needs a `model`", item.span)
             return None
         model = reference(item, "model", self.sink)
         is_base = model is not None and model == self.base and self.method.base != "ignored"

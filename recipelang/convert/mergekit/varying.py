@@ -20,6 +20,7 @@ from typing import Final
 
 from recipelang.convert.mergekit.methods import Value
 from recipelang.convert.mergekit.settings import Entry, Setting
+from recipelang.language.patterns import matches
 from recipelang.values import number_text
 
 __all__ = ["Reach", "constant", "percent", "plain", "splits", "written"]
@@ -106,8 +107,17 @@ def _rows(entry: Entry, before: Setting, reach: Reach) -> list[tuple[str, tuple[
         return [(_pattern(entry), inside)]
     if not _reaches(entry, before, INSIDE):
         return [(_pattern(entry), outside)]
-    layered = LAYERED if entry.filter is None else f"{LAYERED}{entry.filter}*"
-    return [(layered, inside), (_pattern(entry), outside)]
+    return [(_layered(entry.filter), inside), (_pattern(entry), outside)]
+
+
+def _layered(filter: str | None) -> str:
+    """The glob for the tensors in layers whose names hold the filter, before the layer's number or
+    behind it."""
+    if filter is None:
+        return LAYERED
+    behind, before = f"{LAYERED}{filter}*", f"*{filter}*layers.*"
+    held = [name for name in INSIDE if filter in name]
+    return behind if all(matches(behind, name) for name in held) else before
 
 
 def _reaches(entry: Entry, before: Setting, names: tuple[str, ...]) -> bool:
