@@ -14,6 +14,7 @@ from recipelang.diagnostics import Sink, Source
 from recipelang.language.format import format_source
 from recipelang.language.tokens import lex
 from recipelang.ops.registry import lookup, verbs
+from recipelang.ops.spec import REQUIRED, Range
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yml"))
 MERGES = {method.verb for method in METHODS.values()} - {"stack"}
@@ -71,27 +72,38 @@ def test_every_method_has_a_case() -> None:
     assert untried == []
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_fields_are_those_of_the_verb(name: str) -> None:
+    """The table has the verb's fields as the verb declares them: whose, whether they vary, their
+    units, ranges and defaults."""
+    method = METHODS[name]
+    if method.verb not in verbs():
+        pytest.skip(f"without {method.verb}")
+    operation = lookup(method.verb)
+    assert operation is not None
+    for parameter in (p for p in method.parameters if p.field):
+        field = operation.field(parameter.field)
+        assert field is not None, parameter.field
+        declared = (
+            field.per_input, field.per_tensor, field.block, "fraction" in field.units,
+            field.range or Range(), None if field.default is REQUIRED else field.default,
+        )  # fmt: skip
+        in_block = parameter.in_block or not parameter.per_input
+        share = parameter.kind == "fraction"
+        told = (
+            parameter.per_input, parameter.varies, in_block, share, parameter.range, parameter.ours
+        )  # fmt: skip
+        assert declared == told, parameter.field
+    assert not method.differs or operation.field("compat") is not None
+
+
 def test_every_verb_is_there() -> None:
-    """What an import may write exists, with the fields and defaults that the table says."""
+    """What an import may write exists, with the fields that all merges share."""
     assert sorted(VERBS - set(verbs())) == []
-    for method in METHODS.values():
-        operation = lookup(method.verb)
+    for verb in MERGES:
+        operation = lookup(verb)
         assert operation is not None
-        for parameter in method.parameters:
-            if not parameter.field:
-                continue
-            field = operation.field(parameter.field)
-            assert field is not None, (method.verb, parameter.field)
-            said = (field.per_input, field.per_tensor, field.block or not field.per_input)
-            in_block = parameter.in_block or not parameter.per_input
-            assert said == (parameter.per_input, parameter.varies, in_block), (
-                method.verb,
-                parameter.field,
-            )
-            if parameter.field != "t":
-                assert field.default == parameter.ours, (method.verb, parameter.field)
-        if method.differs:
-            assert operation.field("compat") is not None, method.verb
+        assert {"vocabulary", "dtype"} <= {field.name for field in operation.fields}, verb
 
 
 # ---------------------------------------------------------------- options

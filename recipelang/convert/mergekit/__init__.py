@@ -57,7 +57,8 @@ def import_yaml(
     order = None if sink.has_errors else ordered(found, sink)
     if order is None:
         return None
-    title = f"Imported from {os.path.basename(source.path)}, a configuration of mergekit."
+    name = "".join(c if c.isprintable() else " " for c in os.path.basename(source.path))
+    title = f"Imported from {name}, a configuration of mergekit."
     text = write_recipe(
         order, paths, depth, sink, title=title, publish_to=publish_to, exact=exact
     )  # fmt: skip
@@ -70,10 +71,20 @@ def _note_differences(configurations: Sequence[Configuration], sink: Sink) -> No
     """One note on what recipelang defines otherwise."""
     methods = {one.method.name: one.method for one in configurations if one.method.differs}
     notes = tuple(f"{method.verb}: {method.differs}" for method in methods.values())
-    donors = any(one.base and not one.method.pair for one in configurations)
-    if donors:
+    if any(_has_another_donor(one) for one in configurations):
         notes += ("configuration and tokenizer are the first input's, not those of `base_model`",)
     if notes:
         help = "`--exact` writes `compat = mergekit`" if methods else ""
         message = "not everything is defined as in mergekit"
         sink.add(Diagnostic("W0741", "note", message, None, (), notes, help))
+
+
+def _has_another_donor(one: Configuration) -> bool:
+    """Whether mergekit copies the configuration and the tokenizer of a model that is not the first
+    input: it copies those of the base."""
+    first = one.modules[0].slices[0].inputs[0].model
+    return (
+        one.base is not None
+        and (one.method.base != "ignored" or first != one.base)
+        and not one.method.pair
+    )

@@ -81,12 +81,14 @@ class Method:
 
 
 SHARE = Range(0, 1, open_low=True)
+BELOW_ONE = Range(0, 1, open_high=True)
+SPREAD = Range(0, 0.5, open_high=True)
 RESCALES = ((False, "none"), (True, "l1"))
 
 WEIGHT = Parameter("weight", "weight", ours=1.0, per_input=True)
 DENSITY = Parameter("density", "density", "fraction", 1.0, 0.5, per_input=True, range=SHARE)
-GAMMA = Parameter("gamma", "gamma", default=0.01, ours=0.01, per_input=True)
-EPSILON = Parameter("epsilon", "epsilon", default=0.15, ours=0.15, per_input=True)
+GAMMA = Parameter("gamma", "gamma", "fraction", 0.01, 0.01, per_input=True, range=BELOW_ONE)
+EPSILON = Parameter("epsilon", "epsilon", default=0.15, ours=0.15, per_input=True, range=SPREAD)
 LAMBDA = Parameter("lambda", "scale", default=1.0, ours=1.0)
 MASK = Parameter("int8_mask", "", "bool", False)
 
