@@ -149,6 +149,14 @@ REFUSALS = {
         "mergekit has no `shrink` publish its result first",
     ),
     "arithmetic": ("t = ^a + 0.5 * (b - base)\nm = linear-merge t with b\n", "no `add-delta`"),
+    "a field": (
+        "m = ^ties-merge a with b from base { trim = model }\n",
+        "mergekit has no `trim = model` for `ties-merge`",
+    ),
+    "a member of an enumeration": (
+        "m = ^dare-merge a with b from base { rescale = inverse }\n",
+        "write `rescale = none` or `rescale = l1`",
+    ),
     "a pattern": (
         'm = ^linear-merge a(weight = per { "mlp" = 0.5, "*" = 1 }) with b\n',
         'write `"*mlp*"`',

@@ -93,4 +93,5 @@ def _refuse_others(node: Node, method: Method) -> None:
         if value != default and not (
             isinstance(value, tuple) and all(each == default for each in value)
         ):
-            raise Inexpressible(f"mergekit has no `{name} = {show(value)}` for `{node.op}`")
+            written = value if spec and spec.kind == "choice" else show(value)
+            raise Inexpressible(f"mergekit has no `{name} = {written}` for `{node.op}`")
