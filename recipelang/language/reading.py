@@ -46,10 +46,11 @@ _SECRET: Final = re.compile(
 _SECRET_HEAD: Final = re.compile(r"hf_|sk-|gh._|github_pat_|glpat-|A[KS]IA|AIza|xox.-|-----BEGIN ")
 
 
-def read_source(path: str | Path, sink: Sink) -> Source | None:
+def read_source(path: str | Path, sink: Sink, what: str = "recipe") -> Source | None:
     """The text of a recipe file, or None with an E0701 in the sink when it cannot be read.
 
     A byte-order mark is dropped; line ends stay as they are. Never reads more than ``MAX_BYTES``.
+    ``what`` is what the file is called in messages.
     """
     shown = str(path)
     try:
@@ -60,12 +61,12 @@ def read_source(path: str | Path, sink: Sink) -> Source | None:
         sink.error(
             "E0701",
             f"cannot read `{shown}`: {reason.lower()}",
-            help="give the path of a recipe file",
+            help=f"give the path of a {what} file",
         )
         return None
     if len(data) > MAX_BYTES:
-        message = f"`{shown}` is larger than {MAX_BYTES >> 20} MiB, which no recipe is"
-        sink.error("E0701", message, help="give the path of a recipe file")
+        message = f"`{shown}` is larger than {MAX_BYTES >> 20} MiB, which no {what} is"
+        sink.error("E0701", message, help=f"give the path of a {what} file")
         return None
     try:
         return Source(shown, data.decode("utf-8-sig"))

@@ -39,6 +39,11 @@ Path("merge.recipe").write_text(
     'publish soup to "out"\\n'
 )
 assert main(["run", "merge.recipe"]) == 0
+Path("merge.yml").write_text(
+    "merge_method: linear\\nparameters: {weight: 1}\\nmodels: [{model: ./a}, {model: ./b}]\\n"
+)
+assert main(["import", "merge.yml", "-o", "imported.recipe"]) == 0
+assert main(["check", "imported.recipe"]) == 0
 from recipelang.weights.folder import Folder
 assert Folder.open(Path("out")).read("w").tolist() == [1.5, 1.5, 1.5]
 """

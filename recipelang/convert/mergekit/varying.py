@@ -1,0 +1,138 @@
+"""Settings as recipes write them: a number, ``gradient(…)`` or ``per { … }``.
+
+mergekit gives tensors outside the layers (embeddings, last norm, head) a gradient's first value,
+recipes give those behind the layers its last; where that matters both are written out.
+
+Example:
+    >>> ramp = (Entry(None, (0, 0.5, 1)),)
+    >>> written(ramp, Reach())
+    'per { "*.layers.*" = gradient(0, 0.5, 1), "*" = 0 }'
+    >>> written(ramp, Reach(last=False))
+    'gradient(0, 0.5, 1)'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from recipelang.convert.mergekit.methods import Value
+from recipelang.convert.mergekit.settings import Entry, Setting
+from recipelang.language.patterns import matches
+from recipelang.values import number_text
+
+__all__ = ["Reach", "constant", "percent", "plain", "splits", "written"]
+
+INSIDE: Final = tuple(
+    f"model.layers.0.{name}"
+    for name in (
+        "self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight",
+        "self_attn.o_proj.weight", "self_attn.q_proj.bias", "self_attn.q_norm.weight",
+        "self_attn.k_norm.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight",
+        "mlp.down_proj.weight", "input_layernorm.weight", "post_attention_layernorm.weight",
+    )
+)  # fmt: skip
+OUTSIDE: Final = ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight")
+"""What most decoders call their tensors. They say only which form of a value is written: one that
+names a tensor that a model has not is an error when the recipe is checked."""
+LAYERED: Final = "*.layers.*"
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The layers that a value is for: whether they are several, and whether they are the first and
+    the last of the model, which the tensors outside the layers go with."""
+
+    several: bool = True
+    first: bool = True
+    last: bool = True
+
+
+def plain(value: Value) -> str:
+    """A number or a truth value."""
+    return ("true" if value else "false") if isinstance(value, bool) else number_text(value)
+
+
+def percent(value: Value) -> str:
+    """A share in percent.
+
+    >>> percent(0.5), percent(0.333), percent(1)
+    ('50%', '33.3%', '100%')
+    """
+    return number_text(float(Decimal(repr(value)) * 100)) + "%"
+
+
+def constant(setting: Setting) -> Value | None:
+    """The one value that a setting has for all tensors, or None."""
+    points = {point for entry in setting for point in entry.points}
+    return points.pop() if len(points) == 1 else None
+
+
+def splits(setting: Setting, reach: Reach) -> bool:
+    """Whether a gradient of the setting is written apart from the tensors outside the layers."""
+    return any(len(_rows(entry, setting[:i], reach)) > 1 for i, entry in enumerate(setting))
+
+
+def written(setting: Setting, reach: Reach, show: Callable[[Value], str] = plain) -> str:
+    """The value of a field. ``show`` writes one number."""
+    single = constant(setting)
+    if single is not None:
+        return show(single)
+    rows: dict[str, tuple[Value, ...]] = {}
+    for place, entry in enumerate(setting):
+        for pattern, points in _rows(entry, setting[:place], reach):
+            rows.setdefault(pattern, points)
+    if list(rows) == ["*"]:
+        return _points(rows["*"], show)
+    inner = ", ".join(f'"{pattern}" = {_points(points, show)}' for pattern, points in rows.items())
+    return f"per {{ {inner} }}"
+
+
+def _points(points: tuple[Value, ...], show: Callable[[Value], str]) -> str:
+    if len(set(points)) == 1:
+        return show(points[0])
+    return f"gradient({', '.join(show(point) for point in points)})"
+
+
+def _rows(entry: Entry, before: Setting, reach: Reach) -> list[tuple[str, tuple[Value, ...]]]:
+    """The rows of ``per`` that an entry becomes, by pattern."""
+    inside = entry.points if reach.several else entry.points[-1:]
+    outside = entry.points[:1]
+    matters = reach.last or (reach.first and not reach.several)
+    if not matters or len(set(entry.points)) == 1 or inside[-1] == outside[0]:
+        return [(_pattern(entry), inside)]
+    if not _reaches(entry, before, OUTSIDE):
+        return [(_pattern(entry), inside)]
+    if not _reaches(entry, before, INSIDE):
+        return [(_pattern(entry), outside)]
+    return [(_layered(entry.filter), inside), (_pattern(entry), outside)]
+
+
+def _layered(filter: str | None) -> str:
+    """The glob for the tensors in layers whose names hold the filter, before the layer's number or
+    behind it."""
+    if filter is None:
+        return LAYERED
+    behind, before = f"{LAYERED}{filter}*", f"*{filter}*layers.*"
+    held = [name for name in INSIDE if filter in name]
+    return behind if all(matches(behind, name) for name in held) else before
+
+
+def _reaches(entry: Entry, before: Setting, names: tuple[str, ...]) -> bool:
+    """Whether any of the names is left to this entry."""
+    taken = [e.filter for e in before if e.filter is not None]
+    return any(
+        (entry.filter is None or entry.filter in name) and not any(f in name for f in taken)
+        for name in names
+    )
+
+
+def _pattern(entry: Entry) -> str:
+    """The glob of a filter, which is a part of a tensor's name; a module is a whole component."""
+    if not entry.module:
+        return "*" if entry.filter is None else f"*{entry.filter}*"
+    if entry.filter is None or entry.filter in entry.module:
+        return entry.module
+    return f"*{entry.module}.*{entry.filter}*"

@@ -1,0 +1,206 @@
+"""`recipe import`: every configuration in `cases/` gives exactly the recipe beside it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from recipelang.checking import check_text
+from recipelang.convert.mergekit import Paths, import_yaml
+from recipelang.convert.mergekit.methods import METHODS
+from recipelang.diagnostics import Sink, Source
+from recipelang.language.format import format_source
+from recipelang.language.tokens import lex
+from recipelang.ops.registry import lookup, verbs
+from recipelang.ops.spec import REQUIRED, Range
+
+CASES = sorted((Path(__file__).parent / "cases").glob("*.yml"))
+MERGES = {method.verb for method in METHODS.values()} - {"stack"}
+VERBS = MERGES | {"stack", "cast", "apply", "layers"}
+ON_DISK = {"references"}
+"""Cases that name folders, which are not there."""
+
+
+def imported(text: str, *, exact: bool = False, publish_to: str = "") -> tuple[str | None, Sink]:
+    """The recipe of a configuration, and what was said."""
+    sink = Sink()
+    paths = Paths("/work", "/work", exists=lambda path: False)
+    source = Source("merge.yml", text)
+    return import_yaml(source, sink, paths, publish_to=publish_to, exact=exact), sink
+
+
+def missing(recipe: str) -> set[str]:
+    """The verbs and the shared fields in a recipe that do not exist."""
+    words = {token.text for token in lex(recipe)}
+    absent = words & VERBS - set(verbs())
+    for verb in words & MERGES - absent:
+        operation = lookup(verb)
+        assert operation is not None
+        fields = words & {"vocabulary", "rescale"}
+        absent |= {f"{verb} {{ {name} }}" for name in fields if operation.field(name) is None}
+    return absent
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
+def test_recipe(case: Path) -> None:
+    """The text is the expected one, and in the one style."""
+    sink = Sink()
+    paths = Paths("/work", "/work", exists=lambda path: False)
+    text = import_yaml(Source(case.name, case.read_text("utf-8")), sink, paths)
+    expected = case.with_suffix(".recipe").read_text("utf-8")
+    assert text == expected
+    assert format_source(Source("a.recipe", expected)) == expected
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
+def test_recipe_is_sound(case: Path, tmp_path: Path) -> None:
+    """`recipe check` finds nothing wrong with it."""
+    text = case.with_suffix(".recipe").read_text("utf-8")
+    if absent := missing(text):
+        pytest.skip(f"without {', '.join(sorted(absent))}")
+    faults = [d for d in check_text(text, folder=str(tmp_path)).sink if d.severity == "error"]
+    allowed = {"E0720"} if case.stem in ON_DISK else set[str]()
+    assert [d.message for d in faults if d.code not in allowed] == []
+
+
+def test_every_method_has_a_case() -> None:
+    """No method goes untried."""
+    texts = [case.read_text("utf-8") for case in CASES]
+    untried = [m for m in METHODS if not any(f"merge_method: {m}\n" in text for text in texts)]
+    assert untried == []
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_fields_are_those_of_the_verb(name: str) -> None:
+    """The table has the verb's fields as the verb declares them: whose, whether they vary, their
+    units, ranges and defaults."""
+    method = METHODS[name]
+    if method.verb not in verbs():
+        pytest.skip(f"without {method.verb}")
+    operation = lookup(method.verb)
+    assert operation is not None
+    for parameter in (p for p in method.parameters if p.field):
+        field = operation.field(parameter.field)
+        assert field is not None, parameter.field
+        declared = (
+            field.per_input, field.per_tensor, field.block, "fraction" in field.units,
+            field.range or Range(), None if field.default is REQUIRED else field.default,
+        )  # fmt: skip
+        in_block = parameter.in_block or not parameter.per_input
+        share = parameter.kind == "fraction"
+        told = (
+            parameter.per_input, parameter.varies, in_block, share, parameter.range, parameter.ours
+        )  # fmt: skip
+        assert declared == told, parameter.field
+    assert not method.differs or operation.field("compat") is not None
+
+
+def test_every_verb_is_there() -> None:
+    """What an import may write exists, with the fields that all merges share."""
+    assert sorted(VERBS - set(verbs())) == []
+    for verb in MERGES:
+        operation = lookup(verb)
+        assert operation is not None
+        assert {"vocabulary", "dtype"} <= {field.name for field in operation.fields}, verb
+
+
+# ---------------------------------------------------------------- options
+
+
+TIES = """\
+merge_method: ties
+base_model: acme/base
+models:
+  - {model: acme/a, parameters: {weight: 1, density: 0.5}}
+  - {model: acme/b, parameters: {weight: 1, density: 0.5}}
+"""
+
+
+def test_definitions_that_differ_are_named_once() -> None:
+    """By default the recipe has recipelang's definitions, and one note says which those are."""
+    text, sink = imported(TIES)
+    assert text is not None
+    assert "compat" not in text
+    (note,) = sink
+    assert (note.code, note.severity) == ("W0741", "note")
+    assert note.notes[0].startswith("ties-merge: of equal magnitudes")
+    assert "--exact" in note.help
+
+
+def test_exact_keeps_the_definitions_of_mergekit() -> None:
+    """With ``exact`` they are mergekit's, and there is nothing to say."""
+    text, sink = imported(TIES, exact=True)
+    assert text is not None
+    assert text.endswith("merged = ties-merge a with b from base { compat = mergekit }\n")
+    assert list(sink) == []
+
+
+def test_exact_has_nothing_to_write_where_nothing_differs() -> None:
+    """`linear` is the same in both."""
+    text, _ = imported("merge_method: linear\nmodels: [{model: a/b, parameters: {weight: 1}}]\n")
+    other, _ = imported(
+        "merge_method: linear\nmodels: [{model: a/b, parameters: {weight: 1}}]\n", exact=True
+    )
+    assert text == other
+
+
+def test_publish() -> None:
+    """The last merge is published."""
+    text, _ = imported(TIES, publish_to='out/"mine"')
+    assert text is not None
+    assert text.endswith('\n\npublish merged to "out/\\"mine\\""\n')
+
+
+def test_whole_models_are_written_where_their_depth_is_known() -> None:
+    """One slice of all layers is a merge of models; of some layers it is not."""
+    whole = """\
+merge_method: slerp
+base_model: acme/a
+slices:
+  - sources:
+      - {model: acme/a, layer_range: [0, 4]}
+      - {model: acme/b, layer_range: [0, 4]}
+parameters: {t: [0, 1]}
+"""
+    paths = Paths("/work", "/work", exists=lambda path: False)
+    depths = {"hf:acme/a": 4, "hf:acme/b": 4}
+    text = import_yaml(
+        Source("m.yml", whole), Sink(), paths, depth=lambda uri, revision: depths[uri]
+    )  # fmt: skip
+    assert text is not None
+    assert text.splitlines()[-1] == (
+        'merged = slerp-merge a with b { t = per { "*.layers.*" = gradient(0, 1), "*" = 0 } }'
+    )
+    part = import_yaml(Source("m.yml", whole), Sink(), paths, depth=lambda uri, revision: 8)
+    assert part is not None
+    assert part.endswith("    -> stack\n")
+
+
+def test_paths_are_relative_to_the_recipe() -> None:
+    """A folder that is there is none of the hub; a revision is."""
+    text = """\
+merge_method: linear
+models:
+  - {model: org/local, parameters: {weight: 1}}
+  - {model: org/local@v1, parameters: {weight: 1}}
+  - {model: ./x, parameters: {weight: 1}}
+  - {model: /models/y, parameters: {weight: 1}}
+"""
+    paths = Paths("/work", "/work/recipes", exists=lambda path: path == "/work/org/local")
+    found = import_yaml(Source("m.yml", text), Sink(), paths)
+    assert found is not None
+    assert [line.partition(" = ")[2] for line in found.splitlines()[3:7]] == [
+        'model "../org/local"',
+        'model "hf:org/local" at "v1"',
+        'model "../x"',
+        'model "/models/y"',
+    ]
+
+
+def test_example_of_the_documentation() -> None:
+    """The page shows what the import gives."""
+    page = (Path(__file__).parents[2] / "docs" / "from-mergekit.md").read_text("utf-8")
+    blocks = dict(re.findall(r"^```(yaml|recipe)\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+    assert imported(blocks["yaml"])[0] == blocks["recipe"]
