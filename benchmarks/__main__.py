@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.pages import write_readme
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -19,6 +21,7 @@ def main() -> None:
         runs = (
             ["check"],
             ["merge", "--folder", f"{folder}/merge", "--millions", "300", "--rounds", "3"],
+            ["quickstart"],
             ["chain", "--folder", f"{folder}/chain"],
             ["training", "--rounds", "3", "--steps", "3", "--threads", "1"],
         )
@@ -26,6 +29,11 @@ def main() -> None:
             print(f"== {name}", flush=True)
             command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
             subprocess.run(command, check=True, cwd=ROOT)
+    write_readme()
+    page = str(ROOT / "docs" / "merging.md")
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.conformance", "--into", page], check=True, cwd=ROOT
+    )
 
 
 if __name__ == "__main__":

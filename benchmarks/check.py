@@ -112,6 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     options.output.parent.mkdir(exist_ok=True)
     options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    options.output.with_suffix(".md").write_text(table(medians) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pathlib import Path
 from benchmarks.mergekit.cases import Case
 from benchmarks.mergekit.compare import Bench, available_cases
 from benchmarks.mergekit.masks import expected, kept_entries, recorded_entries
+from benchmarks.pages import replaced
 
 DEFINITIONS = Path(__file__).parent / "mergekit" / "definitions.toml"
 
@@ -99,16 +100,6 @@ def number(difference: float) -> str:
     if difference == float("inf"):
         return "other shapes"
     return f"{difference:.0e}" if difference else "0"
-
-
-def replaced(page: str, name: str, table: str) -> str:
-    """The page with the table between its markers. Raises ValueError where it has none."""
-    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-    before, found, rest = page.partition(start)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise ValueError(f"the page has no {start.strip()} … {end}")
-    return f"{before}{start}{table}\n{end}{after}"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.conformance import definitions, differences, replaced
+from benchmarks.conformance import definitions, differences
 from benchmarks.mergekit.cases import Case, load_cases
 from benchmarks.mergekit.compare import ROUNDING, Bench, Fixtures, available_cases
 from benchmarks.mergekit.masks import (
@@ -23,6 +23,7 @@ from benchmarks.mergekit.masks import (
     recorded_entries,
     task_vectors,
 )
+from benchmarks.pages import replaced
 from recipelang.diagnostics import RecipeError
 from recipelang.ops.registry import lookup
 from recipelang.weights.region import Step

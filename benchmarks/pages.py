@@ -1,0 +1,50 @@
+"""Puts tables into pages, between the markers ``<!-- name -->`` and ``<!-- /name -->``.
+
+    python -m benchmarks.pages      write benchmarks/README.md anew from benchmarks/results
+
+Example:
+    >>> replaced("<!-- a -->\\nold\\n<!-- /a -->", "a", "new")
+    '<!-- a -->\\nnew\\n<!-- /a -->'
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+__all__ = ["replaced", "write_readme"]
+
+HERE = Path(__file__).parent
+
+
+def replaced(page: str, name: str, table: str) -> str:
+    """The page with what stands between the markers replaced. Raises ValueError without them."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found, rest = page.partition(start)
+    _, ended, after = rest.partition(end)
+    if not found or not ended:
+        raise ValueError(f"the page has no lines `{start}` and `{end}`")
+    return f"{before}{start}\n{table}\n{end}{after}"
+
+
+def write_readme() -> None:
+    """Every table of ``results`` into the page, and the figures of the chain."""
+    page = HERE / "README.md"
+    text = page.read_text("utf-8")
+    for file in sorted((HERE / "results").glob("*.md")):
+        text = replaced(text, file.stem, file.read_text("utf-8").strip())
+    page.write_text(replaced(text, "chain", _chain()), "utf-8")
+
+
+def _chain() -> str:
+    found = json.loads((HERE / "results" / "chain.json").read_text("utf-8"))
+    passes = ", ".join(f"{p:.2f}" for p in found["passes"])
+    return (
+        "| output | peak resident memory | wall | each input is read |\n|---|---|---|---|\n"
+        f"| {found['output_bytes'] / 1e9:.2f} GB | {found['peak_rss_bytes'] / 2**20:.0f} MiB | "
+        f"{found['seconds']:.1f} s | {passes} times |"
+    )
+
+
+if __name__ == "__main__":
+    write_readme()
