@@ -21,7 +21,7 @@ class GroupWeightOperations:
     and its result is no target; its result then exists a block at a time only.
 
     Law: every operation rounds to its dtype as before, so a region has the bits of its steps run
-    one by one. A region never waits for a step that waits for the region.
+    one by one. A region never waits for a step, or another region, that waits for it.
     """
 
     name: str = "group_weight_operations"
@@ -40,7 +40,7 @@ class GroupWeightOperations:
             taking = users[node]
             joined = {node}.union(*(member[u] for u in taking if u in weights))
             hidden = bool(taking) and node not in state.targets and node not in state.roots
-            if hidden and weights.issuperset(taking) and _is_convex(joined, order):
+            if hidden and weights.issuperset(taking) and _is_convex(joined, users, member):
                 inner.add(node)
             else:
                 joined = {node}
@@ -54,15 +54,23 @@ class GroupWeightOperations:
         return replace(state, regions=regions).note(self.name, *texts)
 
 
-def _is_convex(group: set[Node], order: tuple[Node, ...]) -> bool:
-    """Whether no path leaves the group and comes back into it."""
-    outside: set[Node] = set()
-    for node in order:
-        if node in group:
-            if outside.intersection(node.inputs):
+def _is_convex(
+    group: set[Node], users: Mapping[Node, list[Node]], member: Mapping[Node, set[Node]]
+) -> bool:
+    """Whether no path leaves the group and comes back into it. A path that comes to one step of
+    another group goes on from all of them, since they run together."""
+    stack = [user for node in group for user in users[node] if user not in group]
+    seen: set[Node] = set()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        together = member.get(node, {node})
+        seen |= together
+        for user in (user for one in together for user in users[one]):
+            if user in group:
                 return False
-        elif any(n in group or n in outside for n in node.inputs):
-            outside.add(node)
+            stack.append(user)
     return True
 
 
