@@ -225,7 +225,7 @@ def _steps(
 
 def _order(state: GraphState, actions: Mapping[Node, Action]) -> Sequence[Node]:
     """Run order: operands before users, and the steps of a region in one stretch, at its last
-    one."""
+    one. What is cached waits for nothing: it may lie inside a region that runs."""
     region_of = {n: region for region in state.regions for n in region.nodes if actions[n] == "run"}
     done: dict[Node, None] = {}
 
@@ -241,7 +241,8 @@ def _order(state: GraphState, actions: Mapping[Node, Action]) -> Sequence[Node]:
                 done.update(dict.fromkeys(group))
                 continue
             stack.append((one, True))
-            below = [n for member in group for n in member.inputs if n not in group]
+            waiting = [member for member in group if actions[member] != "cached"]
+            below = [n for member in waiting for n in member.inputs if n not in group]
             stack.extend((n, False) for n in reversed(below) if n not in done)
 
     for node in state.nodes():

@@ -171,6 +171,24 @@ def test_what_was_collected_runs_again_only_where_it_is_needed() -> None:
     assert {s.reason for s in plan.to_run} == {"its result is no longer in the store"}
 
 
+def test_a_cached_step_inside_a_region_that_runs() -> None:
+    """A merge that was a target once is cached; the region around it, which holds its own operand
+    and its user, is planned, and runs without it."""
+    make = Maker()
+    base = make("source", uri="m")
+    low = make("scale", base, factor=2)
+    middle = make("scale", low, factor=3)
+    top = make("chain", [middle, low])
+    bindings = {"base": base, "low": low, "middle": middle, "top": top}
+    store = Store()
+    alone = program(make.graph, bindings, evaluations=(middle,))
+    store.finish(planned(alone, store))
+    _lose(store, "low")
+    plan = planned(program(make.graph, bindings, evaluations=(top,)), store)
+    assert actions(plan) == {"base": "source", "low": "run", "middle": "cached", "top": "run"}
+    assert {step.place for step in plan.to_run} == {"low", "top"}
+
+
 def _lose(store: Store, place: str) -> None:
     from recipelang.lineage.keys import digest
 
