@@ -82,7 +82,8 @@ def section(operation: Operation) -> str:
         lines += ["| operand | type | meaning |", "|---|---|---|"]
         for o in operation.operands:
             where = " / ".join(f"`{p}`" if p else "subject" for p in o.prepositions)
-            lines.append(f"| {where} | {o.type}{', several' if o.many else ''} | {o.doc} |")
+            types = " or ".join(operation.accepted(o))
+            lines.append(f"| {where} | {types}{', several' if o.many else ''} | {o.doc} |")
         lines.append("")
     if operation.fields:
         lines += ["| field | type | default | meaning |", "|---|---|---|---|"]
@@ -92,7 +93,8 @@ def section(operation: Operation) -> str:
         ]
         lines.append("")
     laws = ", ".join(law.replace("_", " ") for law in operation.laws)
-    facts = [f"gives {operation.result}", operation.determinism, f"version {operation.version}"]
+    result = operation.result + (", Layers of Layers" if operation.takes_layers else "")
+    facts = [f"gives {result}", operation.determinism, f"version {operation.version}"]
     lines += [" · ".join(facts + ([f"laws: {laws}"] if laws else [])), ""]
     return "\n".join(lines)
 

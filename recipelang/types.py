@@ -18,6 +18,7 @@ __all__ = [
     "AdapterType",
     "DatasetType",
     "DeltaType",
+    "LayersType",
     "ListType",
     "MeasuredType",
     "ModelType",
@@ -27,6 +28,7 @@ __all__ = [
     "TensorInfo",
     "TokenizerType",
     "Type",
+    "is_partial",
     "type_name",
 ]
 
@@ -136,6 +138,16 @@ class DeltaType:
 
 
 @dataclass(frozen=True, eq=False)
+class LayersType:
+    """A range of layers of a model. ``of`` is the type of the model that has just these layers,
+    numbered from 0, with the tensors outside the layers beside them; ``count`` is how many layers
+    there are, known also where the model is not."""
+
+    of: ModelType = field(default_factory=ModelType)
+    count: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class DatasetType:
     """A dataset.
 
@@ -195,6 +207,7 @@ Type: TypeAlias = (
     ModelType
     | AdapterType
     | DeltaType
+    | LayersType
     | DatasetType
     | SplitType
     | TokenizerType
@@ -203,6 +216,12 @@ Type: TypeAlias = (
     | ListType
     | ScalarType
 )
+
+
+def is_partial(type_: Type | None) -> bool:
+    """Whether the value is made of weights and is no model: a delta, or layers. Steps outside its
+    region compute it again instead of reading it."""
+    return isinstance(type_, DeltaType | LayersType)
 
 
 def type_name(type_: Type | None) -> str:

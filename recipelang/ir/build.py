@@ -18,7 +18,17 @@ from dataclasses import dataclass, field
 
 from recipelang.diagnostics import RecipeError, Span
 from recipelang.ir.graph import Graph, Node, walk
-from recipelang.ir.origin import common_origin, is_open
+from recipelang.ir.origin import (
+    LAYERS,
+    Origin,
+    Range,
+    ancestors,
+    common_origin,
+    is_open,
+    itself,
+)
+from recipelang.ops.lifted import result_of
+from recipelang.ops.registry import lookup
 from recipelang.ops.spec import (
     REQUIRED,
     Fault,
@@ -32,6 +42,7 @@ from recipelang.types import (
     AdapterType,
     DatasetType,
     DeltaType,
+    LayersType,
     MeasuredType,
     ModelType,
     ScalarType,
@@ -45,8 +56,9 @@ from recipelang.values import Attr
 __all__ = ["Builder", "inputs_role", "plain_type"]
 
 _PLAIN: Mapping[str, Type] = {
-    "Model": ModelType(), "Adapter": AdapterType(), "Delta": DeltaType(), "Dataset": DatasetType(),
-    "Split": SplitType(), "Tokenizer": TokenizerType("", ""), "Table": TableType(),
+    "Model": ModelType(), "Adapter": AdapterType(), "Delta": DeltaType(), "Layers": LayersType(),
+    "Dataset": DatasetType(), "Split": SplitType(), "Tokenizer": TokenizerType("", ""),
+    "Table": TableType(),
 }  # fmt: skip
 
 
@@ -118,25 +130,54 @@ class Builder:
             if not operand.by_origin or operand.name in roles:
                 continue
             models = tuple(
-                n for nodes in roles.values() for n in nodes if isinstance(n.type, ModelType)
+                n
+                for nodes in roles.values()
+                for n in nodes
+                if isinstance(n.type, ModelType | LayersType)
             )
-            base = common_origin(models)
-            if base is not None:
+            found = common_origin(models)
+            if found is not None:
+                base = self._step_of(found)
                 roles[operand.name] = (base,)
                 return base
-            if operand.optional or any(is_open(node) for node in models):
+            if operand.optional or any(is_open(node) for node in models) or _unequal(models):
                 return None
-            names = [self.name(node) for node in models]
-            raise Fault(
-                "E0604",
-                f"`{operation.verb}` needs a base, and its inputs have no common origin",
-                help=f"name the model that they were trained from: `from {(names or ['base'])[0]}`",
-                notes=tuple(
-                    f"`{name}` comes from {_lineage(n, self)}"
-                    for name, n in zip(names, models, strict=True)
-                ),
-            )
+            raise self._no_origin(operation, models)
         return None
+
+    def _step_of(self, origin: Origin) -> Node:
+        """The step that gives this model, or takes these layers."""
+        if isinstance(origin, Node):
+            return origin
+        operation = lookup(LAYERS)
+        assert operation is not None
+        fields = {"start": origin.start, "stop": origin.stop}
+        return self.step(operation, {"model": [origin.model]}, fields)
+
+    def _no_origin(self, operation: Operation, models: Sequence[Node]) -> Fault:
+        names = [self.name(node) for node in models]
+        layers = any(isinstance(node.type, LayersType) for node in models)
+        what = "the layers" if layers else "the model"
+        notes = (
+            f"`{name}` comes from {self._lineage(node)}"
+            for name, node in zip(names, models, strict=True)
+        )
+        return Fault(
+            "E0604",
+            f"`{operation.verb}` needs a base, and its inputs have no common origin",
+            help=f"name {what} that they were trained from: `from {(names or ['base'])[0]}`",
+            notes=tuple(notes),
+        )
+
+    def _lineage(self, node: Node) -> str:
+        """What a model comes from, nearest first."""
+        older = [self._title(origin) for origin in ancestors(node)[1:]]
+        return " -> ".join(f"`{title}`" for title in older) or "no other model"
+
+    def _title(self, origin: Origin) -> str:
+        if isinstance(origin, Range):
+            return f"{self.name(origin.model)}.layers({origin.start}, {origin.stop})"
+        return self.name(origin)
 
     def _value(
         self, operation: Operation, spec: FieldSpec, fields: Mapping[str, Attr], count: int
@@ -169,7 +210,7 @@ class Builder:
         if operation.result_type is None:
             type_ = plain_type(operation.result, operation.direction)
         else:
-            type_ = operation.result_type(typed)
+            type_ = result_of(operation, typed)
         hints = {f.name: values[f.name] for f in operation.fields if f.hint}
         attrs = {name: value for name, value in values.items() if name not in hints}
         return self.graph.node(operation.verb, operation.version, roles, attrs, hints, type_)
@@ -187,8 +228,11 @@ class Builder:
             self.claimed[node] = place
 
     def name(self, node: Node) -> str:
-        """The step's name as far as it has one, else its operation."""
-        return self.claimed.get(node, node.op)
+        """The step's name as far as it has one, else its operation; layers that have no name of
+        their own as they are written."""
+        known = self.claimed.get(node, "" if node.op == LAYERS else node.op)
+        named = known.isidentifier() or node.op != LAYERS
+        return known if named else self._title(itself(node))
 
     def places(self, roots: Sequence[Node]) -> dict[Node, str]:
         """A name for every step below the roots: ``notes/dataset`` for one that the recipe did not
@@ -226,8 +270,7 @@ def _how(operation: Operation, spec: FieldSpec) -> str:
     return f"write `{{ {spec.name} = ... }}`"
 
 
-def _lineage(node: Node, builder: Builder) -> str:
-    from recipelang.ir.origin import ancestors
-
-    older = ancestors(node)[1:]
-    return " -> ".join(f"`{builder.name(n)}`" for n in older) if older else "no other model"
+def _unequal(models: Sequence[Node]) -> bool:
+    """Whether these cannot be merged whatever they come from, so that the type rule complains."""
+    counts = {n.type.count if isinstance(n.type, LayersType) else "model" for n in models}
+    return len(counts - {None}) > 1

@@ -18,6 +18,7 @@ from recipelang.types import (
     AdapterType,
     DatasetType,
     DeltaType,
+    LayersType,
     ListType,
     MeasuredType,
     ModelType,
@@ -72,6 +73,9 @@ def show_type(type_: Type | None) -> str:
             return _with("Model", _model_words(type_))
         case DeltaType(of=model):
             return _with("Delta", _model_words(model)[:2])
+        case LayersType(of=model, count=count):
+            words = [] if count is None else [str(count), "layers"]
+            return _with("Layers", words + _model_words(model))
         case DatasetType():
             return _with("Dataset", _dataset_words(type_))
         case SplitType(of=dataset):
@@ -125,6 +129,11 @@ def parse_type(text: str) -> Type | None:
             return _model(words)
         case "Delta":
             return DeltaType(_model(words))
+        case "Layers":
+            counted = words[1:2] == ["layers"]
+            return LayersType(
+                _model(words[2:] if counted else words), int(words[0]) if counted else None
+            )
         case "Dataset":
             return _dataset(words)
         case "Split":

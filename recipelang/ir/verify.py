@@ -15,7 +15,7 @@ from recipelang.ir.text import show_node
 from recipelang.lineage.keys import input_role
 from recipelang.ops import registry
 from recipelang.ops.spec import FieldSpec, OperandSpec, Operation
-from recipelang.types import type_name
+from recipelang.types import LayersType, type_name
 from recipelang.values import Attr, Form, Quantity, show
 
 __all__ = ["faults", "verify"]
@@ -56,7 +56,9 @@ def faults(node: Node, operation: Operation | None) -> Iterator[str]:
         yield f"is version {node.version}, the operation is version {operation.version}"
     yield from _operand_faults(node, operation)
     yield from _attribute_faults(node, operation)
-    if node.type is not None and type_name(node.type) not in operation.result.split("|"):
+    lifted = operation.takes_layers and isinstance(node.type, LayersType)
+    known = node.type is None or type_name(node.type) in operation.result.split("|")
+    if not known and not lifted:
         yield f"gives {operation.result}, but is typed {type_name(node.type)}"
 
 
@@ -75,13 +77,13 @@ def _operand_faults(node: Node, operation: Operation) -> Iterator[str]:
             yield f"lacks its operand `{spec.name}`"
         if len(given) > 1 and not (spec.many or spec.metric):
             yield f"takes one `{spec.name}`, found {len(given)}"
-        yield from _head_faults(spec, given)
+        yield from _head_faults(operation, spec, given)
 
 
-def _head_faults(spec: OperandSpec, given: tuple[Node, ...]) -> Iterator[str]:
+def _head_faults(operation: Operation, spec: OperandSpec, given: tuple[Node, ...]) -> Iterator[str]:
     if spec.metric:
         return
-    heads = spec.type.split("|")
+    heads = operation.accepted(spec)
     for operand in given:
         head = type_name(operand.type)
         if operand.type is not None and head not in heads:

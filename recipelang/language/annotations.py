@@ -32,7 +32,9 @@ from recipelang.values import Quantity
 
 __all__ = ["conform", "expected_type", "scalar_spec"]
 
-LINEAGE = ("Model", "Adapter", "Delta", "Dataset", "Split", "Tokenizer", "Measured", "Table")
+LINEAGE = (
+    "Model", "Adapter", "Delta", "Layers", "Dataset", "Split", "Tokenizer", "Measured", "Table",
+)  # fmt: skip
 _SCALAR_FIELDS = {
     "Int": ("int", ()), "Float": ("float", ()), "Fraction": ("quantity", ("fraction",)),
     "Text": ("text", ()), "Bool": ("bool", ()), "Tokens": ("quantity", ("tokens",)),

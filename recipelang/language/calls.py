@@ -21,6 +21,8 @@ from recipelang.ops.spec import Operation
 __all__ = ["resolve_head", "template_step"]
 
 VARYING = ("gradient", "per")
+UNWRITTEN = ("add-delta", "layers")
+"""Operations that look like verbs and are written otherwise."""
 
 
 def resolve_head(
@@ -92,7 +94,7 @@ def _unknown_verb(name: syntax.Name, scope: Scope, step: syntax.Step) -> Elabora
 def _misspelt(name: syntax.Name, scope: Scope, bound: bool) -> None:
     text = name.text
     templates = [n for n in scope.known() if n != text]
-    found = nearest(text, [v for v in verbs() if not v.startswith("add-delta")] + templates)
+    found = nearest(text, [v for v in verbs() if not v.startswith(UNWRITTEN)] + templates)
     fixes = (Fix(f"write `{found}`", ((name.span, found),)),) if found else ()
     if bound:
         message = f"`{text}` is a name of this file, and not a verb"

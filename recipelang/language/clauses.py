@@ -30,7 +30,7 @@ from recipelang.language.values import (
     is_poison,
 )
 from recipelang.ops.spec import FieldSpec, OperandSpec, Operation
-from recipelang.types import SplitType, type_name
+from recipelang.types import LayersType, SplitType, type_name
 
 __all__ = ["Clauses", "Input", "Phrase", "fill_constant", "fill_operand", "inside", "read_clauses"]
 
@@ -194,7 +194,7 @@ def fill_operand(phrase: Phrase, operand: OperandSpec, clauses: Clauses) -> None
 
 def _merges_alone(operation: Operation, operand: OperandSpec, clauses: Clauses) -> bool:
     """Whether one input makes no merge. With a base that is written, its task vector is merged."""
-    if operation.kind != "weights" or not {"", "with"} <= set(operand.prepositions):
+    if not operation.takes_layers or not {"", "with"} <= set(operand.prepositions):
         return False
     bases = [word for o in operation.operands if o.by_origin for word in o.prepositions]
     return operand.many and not any(word in clauses.values for word in bases)
@@ -262,14 +262,14 @@ def _splice(
         if any(items is None for items in spliced):
             return None
         return [item for items in spliced for item in items or []]
-    if not isinstance(inner, Node) or not _fits(operand, inner):
+    if not isinstance(inner, Node) or not _fits(phrase.operation, operand, inner):
         _wrong_type(phrase, operand, inner, spans)
         return None
     return [Input(inner, spans.whole, attached)]
 
 
-def _fits(operand: OperandSpec, node: Node) -> bool:
-    wanted = operand.type.split("|")
+def _fits(operation: Operation, operand: OperandSpec, node: Node) -> bool:
+    wanted = operation.accepted(operand)
     found = type_name(node.type)
     return found in wanted or (found == "Adapter" and "Delta" in wanted)
 
@@ -281,6 +281,8 @@ def _wrong_type(phrase: Phrase, operand: OperandSpec, value: Elaborated, spans: 
         help = "write `.train` or `.holdout` behind it"
     elif isinstance(value, ManyOf):
         help = f"`{phrase.verb}` takes one here: write `[{phrase.verb} ... for x in list]` for each"
+    elif isinstance(value, Node) and isinstance(value.type, LayersType):
+        help = "layers are merged with layers, and `stack` makes a model of them"
     elif operand.metric:
         help = "name a metric"
     where = f"{f'`{spans.word}`' if spans.word else 'the subject'} of `{phrase.verb}`"

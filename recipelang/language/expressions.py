@@ -11,6 +11,7 @@ from recipelang.ir.graph import Node
 from recipelang.language import syntax
 from recipelang.language.builtins import call_builtin
 from recipelang.language.calls import resolve_head, template_step
+from recipelang.language.methods import call_method, has_method, split_method
 from recipelang.language.phrases import elaborate_phrase
 from recipelang.language.quantities import QuantityError, arithmetic, read_number
 from recipelang.language.report import report_fault
@@ -106,7 +107,15 @@ def _list(value: syntax.ListOf, scope: Scope, place: str) -> Elaborated:
 
 def _call(value: syntax.Call, scope: Scope, place: str) -> Elaborated:
     callee = value.callee
-    if isinstance(callee, syntax.Ref):
+    method = split_method(callee)
+    found: Elaborated | Operation
+    if method is not None:
+        of, name = method
+        owner = evaluate(of, scope, _inside(place))
+        if has_method(owner):
+            return call_method(owner, of, value, scope, place)
+        found = member(owner, name, scope)
+    elif isinstance(callee, syntax.Ref):
         found = resolve_head(callee, scope)
         if isinstance(found, Operation):
             scope.sink.error(

@@ -37,8 +37,8 @@ from recipelang.language.values import (
 )
 from recipelang.ops.spec import Fault, Operation
 from recipelang.program import nodes_of
-from recipelang.types import ModelType
 from recipelang.values import Attr, Form
+from recipelang.weights.compatibility import model_of
 
 __all__ = ["elaborate_phrase"]
 
@@ -71,8 +71,9 @@ def elaborate_phrase(
         return _choose(phrase, clauses)
     if not phrase.given.sound:
         return POISON
-    _check_patterns(phrase)
-    return _build(phrase, own_defaults(operation, phrase.given, owner))
+    made = _build(phrase, own_defaults(operation, phrase.given, owner))
+    _check_patterns(phrase, made)
+    return made if phrase.given.sound else POISON
 
 
 def _build(phrase: Phrase, fields: Mapping[str, Attr]) -> Elaborated:
@@ -159,19 +160,20 @@ def _refuse_attached(phrase: Phrase, inputs: str) -> None:
                 )
 
 
-def _check_patterns(phrase: Phrase) -> None:
-    """Patterns of ``per`` that match no tensor of the model."""
-    models = [
-        i for items in phrase.inputs.values() for i in items if isinstance(i.node.type, ModelType)
-    ]
-    known = models[0].node.type if models else None
-    if not isinstance(known, ModelType) or known.tensors is None:
+def _check_patterns(phrase: Phrase, made: Elaborated) -> None:
+    """Patterns of ``per`` that match no tensor of the result; of a merge that is at fault, none of
+    its first model."""
+    nodes = [made] if isinstance(made, Node) else []
+    if not nodes and phrase.operation.takes_layers:
+        nodes = [i.node for items in phrase.inputs.values() for i in items]
+    tensors = model_of(nodes[0].type).tensors if nodes else None
+    if tensors is None:
         return
     for spec in phrase.operation.fields:
         value = phrase.given.values.get(spec.name) if spec.per_tensor else None
         for form in value if isinstance(value, tuple) else (value,):
             if isinstance(form, Form) and form.name == "per":
-                _check_per(phrase, spec.name, [name for name, _ in form.args], known.tensors)
+                _check_per(phrase, spec.name, [name for name, _ in form.args], tensors)
 
 
 def _check_per(phrase: Phrase, field: str, patterns: list[str], tensors: Collection[str]) -> None:

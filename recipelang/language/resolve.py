@@ -22,7 +22,7 @@ from recipelang.language.values import (
     is_poison,
 )
 from recipelang.ops.registry import lookup
-from recipelang.types import DatasetType, ListType, SplitType
+from recipelang.types import DatasetType, ListType, ModelType, SplitType
 
 __all__ = ["member", "resolve", "spaced", "unknown_name"]
 
@@ -93,7 +93,8 @@ def spaced(text: str, scope: Scope) -> str:
 
 
 def member(value: Elaborated, name: syntax.Name, scope: Scope, place: str = "") -> Elaborated:
-    """``value.name``: a part of a split, or an export of a used file."""
+    """``value.name``: a part of a split, or an export of a used file. The layers of a model are
+    called, and :mod:`~recipelang.language.methods` has them."""
     if is_poison(value):
         return POISON
     if isinstance(value, Attached):
@@ -111,6 +112,8 @@ def member(value: Elaborated, name: syntax.Name, scope: Scope, place: str = "") 
             help = "a list has no members: write `[... for x in list]`"
     elif isinstance(value, Node) and isinstance(value.type, DatasetType) and name.text in PARTS:
         help = "only a split has parts: `split d { holdout = 5% }`"
+    elif isinstance(value, Node) and isinstance(value.type, ModelType):
+        help = "a model has layers: `m.layers(8, 24)` takes the layers 8 to 23"
     else:
         help = ""
     scope.sink.error(

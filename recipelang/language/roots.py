@@ -27,7 +27,7 @@ from recipelang.language.values import (
 )
 from recipelang.ops.spec import FieldSpec, Range
 from recipelang.program import Arithmetic, Budget, GateRoot, MeasuredExpr, PublishRoot
-from recipelang.types import AdapterType, ModelType
+from recipelang.types import AdapterType, LayersType, ModelType
 from recipelang.values import Quantity, number_text
 
 __all__ = ["budget", "constant_seed", "gate", "is_evaluation", "publish", "published"]
@@ -170,7 +170,9 @@ def publish(statement: syntax.Publish, scope: Scope) -> PublishRoot | None:
             "E0309",
             f"`publish` takes a Model or an Adapter, found {describe(what)}",
             statement.what.span,
-            help='name what is to be published: `publish student to "out"`',
+            help="`stack` makes a model of layers"
+            if isinstance(what, Node) and isinstance(what.type, LayersType)
+            else 'name what is to be published: `publish student to "out"`',
         )
         return None
     token = fields.get("token")

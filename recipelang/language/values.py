@@ -19,7 +19,7 @@ from recipelang.ir.graph import Node
 from recipelang.language import syntax
 from recipelang.language.quantities import UNIT_NAMES
 from recipelang.program import Arithmetic, ListValue
-from recipelang.types import ListType, MeasuredType, ScalarType, Type, type_name
+from recipelang.types import LayersType, ListType, MeasuredType, ScalarType, Type, type_name
 from recipelang.values import Attr, Form, Quantity
 
 if TYPE_CHECKING:
@@ -152,7 +152,9 @@ def is_measured(value: Elaborated) -> bool:
 
 
 def article(noun: str) -> str:
-    """The noun with ``a`` or ``an``."""
+    """The noun with ``a`` or ``an``; ``Layers`` are several."""
+    if noun == "Layers":
+        return noun
     return f"an {noun}" if noun[:1] in "AEIOUaeio" else f"a {noun}"
 
 
@@ -189,6 +191,8 @@ def _describe_type(type_: Type | None) -> str:
             return "a measured value"
         case ScalarType(name=name):
             return article(name)
+        case LayersType():
+            return "layers of a model"
         case ListType(item=item):
             return f"a list of {type_name(item)}" if item else "a list"
         case _:

@@ -50,6 +50,7 @@ __all__ = [
     "Examples",
     "Forms",
     "Fraction",
+    "Layers",
     "Mark",
     "Measured",
     "Model",
@@ -77,6 +78,10 @@ class Adapter:
 
 class Delta:
     """Stands for a delta in a signature."""
+
+
+class Layers:
+    """Stands for a range of layers of a model in a signature."""
 
 
 class Dataset:
@@ -214,7 +219,8 @@ DRAWN: Final = Mark("drawn")
 :func:`recipelang.weights.kernels.uniform_bits.keys`); not a field. The operation has the field
 ``seed`` with the mark ``DRAWS``."""
 LAYERS: Final = Mark("layers")
-"""A parameter that gets the number of layers of a weight operation's first operand; not a field."""
+"""A parameter that is no field: ``depth`` gets the number of layers of a weight operation's first
+operand, ``depths`` those of all its models in order."""
 METRICS: Final = Mark("metrics")
 """A list of metric names (verbs whose result is ``Measured``): ``metrics`` of ``evaluate``."""
 METRIC: Final = Mark("metric")

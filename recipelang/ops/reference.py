@@ -9,7 +9,6 @@ Example:
 from __future__ import annotations
 
 from recipelang.ops.spec import FieldSpec, Mark, OperandSpec, Operation, form_spec
-from recipelang.types import ScalarType
 from recipelang.values import Attr, Form, number_text, show
 
 __all__ = ["field_default", "field_type", "form", "reference"]
@@ -112,7 +111,8 @@ def reference(operation: Operation) -> str:
         lines += ["", "operands"]
         for operand in operands:
             words = " / ".join(word or "(subject)" for word in operand.prepositions)
-            lines.append(f"  {words:<20} {operand.type.replace('|', ' or ')}: {operand.doc}")
+            types = " or ".join(operation.accepted(operand))
+            lines.append(f"  {words:<20} {types}: {operand.doc}")
     fields = [f for f in operation.fields if not f.prepositions]
     if fields:
         lines += ["", "fields"]
@@ -127,7 +127,7 @@ def _gives(operation: Operation) -> str:
             + ("lower" if operation.direction == "min" else "higher")
             + " is better"
         )
-    return ScalarType(operation.result).name
+    return operation.result + (" (Layers of Layers)" if operation.takes_layers else "")
 
 
 def _field_lines(spec: FieldSpec) -> list[str]:

@@ -36,6 +36,7 @@ from recipelang.ops.marks import (
     Dataset,
     Delta,
     Forms,
+    Layers,
     Mark,
     Measured,
     Model,
@@ -66,7 +67,8 @@ Default: TypeAlias = "Attr | Mark"
 class OperandSpec:
     """An operand of a step.
 
-    ``type`` is ``Model Adapter Delta Dataset Tokenizer Measured``, or several joined by ``|``.
+    ``type`` is ``Model Adapter Delta Layers Dataset Tokenizer Measured``, or several joined by
+    ``|``.
     ``prepositions`` may hold ``""`` (the subject) and words; an operand that takes both collects
     both, subject first.
     """
@@ -130,7 +132,7 @@ class FieldSpec:
 
 
 OPERAND_CLASSES: Final = {
-    c: c.__name__ for c in (Model, Adapter, Delta, Dataset, Tokenizer, Measured)
+    c: c.__name__ for c in (Model, Adapter, Delta, Layers, Dataset, Tokenizer, Measured)
 }
 KINDS: Final[Mapping[object, str]] = {
     int: "int", float: "float", str: "text", bool: "bool", Form: "form", Quantity: "quantity",

@@ -60,6 +60,7 @@ from recipelang.ops.marks import (
     Examples,
     Forms,
     Fraction,
+    Layers,
     Mark,
     Measured,
     Model,
@@ -128,6 +129,7 @@ __all__ = [
     "Forms",
     "Fraction",
     "Kind",
+    "Layers",
     "Mark",
     "Measured",
     "Model",
@@ -221,6 +223,19 @@ class Operation:
     def operand(self, name: str) -> OperandSpec | None:
         """The operand of that name."""
         return next((o for o in self.operands if o.name == name), None)
+
+    @property
+    def takes_layers(self) -> bool:
+        """Whether Layers may stand for its Models, all of them, and it then gives Layers: true of
+        what makes one Model of several, tensor by tensor."""
+        several = [o.type.split("|") for o in self.operands if o.many]
+        merges = any("Model" in types and "Layers" not in types for types in several)
+        return self.kind == "weights" and self.result == "Model" and merges
+
+    def accepted(self, operand: OperandSpec) -> tuple[str, ...]:
+        """The names of the types that an operand may have."""
+        named = tuple(operand.type.split("|"))
+        return (*named, "Layers") if self.takes_layers and "Model" in named else named
 
     @property
     def summary(self) -> str:

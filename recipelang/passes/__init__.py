@@ -9,6 +9,8 @@ Laws of operations that passes read, each declared in the operation's file:
 - ``permutation_invariant``: the order of the inputs after the first changes rounding only.
 - ``ignores_zero_weight``: an input whose ``weight`` is 0 does not enter, nor is it read.
 - ``idempotent``: on one operand, ``f(f(x)) = f(x)`` bit for bit.
+- ``moves_tensors``: every tensor of the result is one of an operand, perhaps under another name,
+  perhaps scaled (the weight engine reads this one).
 - ``unit_factor``: with ``factor = 1`` the result is the operand bit for bit.
 
 Example: ``run_passes(state, skip=frozenset({"share_common_steps"}))``.

@@ -20,7 +20,7 @@ from recipelang.ir.graph import Node
 from recipelang.ops.spec import Cost, Operation, Typed
 from recipelang.passes.state import GraphState, Region
 from recipelang.plan.schedule import Estimate
-from recipelang.types import AdapterType, DeltaType, ModelType, Type
+from recipelang.types import AdapterType, DeltaType, LayersType, ModelType, Type
 
 __all__ = [
     "Speed",
@@ -84,6 +84,8 @@ def stored_bytes(type_: Type | None) -> int:
     match type_:
         case ModelType(tensors=tensors) | AdapterType(tensors=tensors):
             return sum(t.bytes for t in (tensors or {}).values())
+        case LayersType(of=model):
+            return model.bytes or 0
         case DeltaType(of=model):
             return sum(4 * t.elements for t in (model.tensors or {}).values())
         case _:

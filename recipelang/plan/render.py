@@ -22,7 +22,7 @@ from recipelang.ir.type_text import show_type
 from recipelang.passes.state import Change
 from recipelang.plan.schedule import Plan, PlanStep
 from recipelang.plan.units import bytes_text, seconds_text
-from recipelang.types import ModelType
+from recipelang.types import LayersType, ModelType
 from recipelang.values import Form, show
 
 __all__ = ["render", "render_passes", "to_json"]
@@ -75,8 +75,8 @@ def _step_rows(plan: Plan) -> list[Row]:
 def _what(step: PlanStep) -> str:
     """The size of the result and the setting that matters most."""
     words: list[str] = []
-    if isinstance(step.node.type, ModelType):
-        words.append(show_type(step.node.type).removeprefix("Model").strip("<>"))
+    if isinstance(step.node.type, ModelType | LayersType):
+        words.append(show_type(step.node.type).partition("<")[2].removesuffix(">"))
     adapter = step.node.attr("adapter")
     if isinstance(adapter, Form):
         words.append(f"{adapter.name} r={show(adapter.get('rank', 0))}")

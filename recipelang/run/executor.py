@@ -27,7 +27,7 @@ from recipelang.run.session import Blocked, Session, place_of, placed
 from recipelang.store.locks import key_locks
 from recipelang.store.records import ActionRecord
 from recipelang.store.view import Found
-from recipelang.types import DeltaType
+from recipelang.types import is_partial
 
 __all__ = ["execute"]
 
@@ -272,9 +272,9 @@ def _hit_in_region(session: Session, keeper: Keeper, region: Region, node: Node)
 
 
 def _inner_ids(session: Session, node: Node) -> None:
-    """Give ids to deltas of other regions, which are computed again here."""
+    """Give ids to deltas and layers of other regions, which are computed again here."""
     for below in node.inputs:
-        if below not in session.ids and isinstance(below.type, DeltaType):
+        if below not in session.ids and is_partial(below.type):
             _inner_ids(session, below)
             session.ids[below] = _inner(session.make_key(below).digest)
 

@@ -22,7 +22,7 @@ from recipelang.run.opening import open_value
 from recipelang.run.session import Session, place_of
 from recipelang.run.values import AdapterValue, ModelValue
 from recipelang.store.artifact import Manifest
-from recipelang.types import AdapterType, DeltaType
+from recipelang.types import AdapterType, is_partial, type_name
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.engine import RegionProgress, run_region
 from recipelang.weights.region import Operand, Step, make_step
@@ -38,8 +38,8 @@ def inner_id(key: str) -> str:
 
 
 def external_inputs(session: Session, region: Region) -> tuple[Node, ...]:
-    """What a region reads, in order, each once. A delta is never stored for another region to read:
-    it is computed again from its own inputs."""
+    """What a region reads, in order, each once. Deltas and layers are never stored for another
+    region to read: they are computed again from their own inputs."""
     found: dict[Node, None] = {}
     stack = list(reversed(region.nodes))
     seen: set[Node] = set()
@@ -48,7 +48,7 @@ def external_inputs(session: Session, region: Region) -> tuple[Node, ...]:
         if node in seen:
             continue
         seen.add(node)
-        if node in region.nodes or isinstance(node.type, DeltaType):
+        if node in region.nodes or is_partial(node.type):
             stack.extend(reversed(node.inputs))
         else:
             found[node] = None
@@ -85,9 +85,7 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
         run_region([(steps[node], writers[node]) for node in outputs], report=report)
         for node in outputs:
             step = steps[node]
-            kind = (
-                "delta" if isinstance(step, Step) and isinstance(step.type, DeltaType) else "model"
-            )
+            kind = type_name(step.type).lower() if isinstance(step, Step) else "model"
             made[node] = _keep(session, writers[node], step, kind)
             session.work[node] = folder
     return made
@@ -148,7 +146,7 @@ def _operand(session: Session, node: Node, region: Region, memo: dict[Node, Oper
     """A step of the region, or the open checkpoint of what comes from outside."""
     if node in memo:
         return memo[node]
-    if node in region.nodes or isinstance(node.type, DeltaType):
+    if node in region.nodes or is_partial(node.type):
         operation = session.plan.state.lookup(node.op)
         assert operation is not None
         operands: Mapping[str, list[Operand]] = {

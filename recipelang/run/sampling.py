@@ -10,6 +10,7 @@ from pathlib import Path
 
 from recipelang.diagnostics import RecipeError, fault
 from recipelang.run.values import ModelValue
+from recipelang.types import is_partial
 
 __all__ = ["find_model", "sample"]
 
@@ -88,7 +89,7 @@ def _binding(recipe: Path, name: str) -> ModelValue:
     session = Session(plan, store, view, lambda event: None, "")
     session.ids.update({s.node: s.artifact for s in plan.steps if s.artifact is not None})
     value = open_value(session, step.node)
-    if not isinstance(value, ModelValue):
+    if not isinstance(value, ModelValue) or is_partial(step.node.type):
         raise fault("E0859", f"`{name}` is not a model", help="name a binding that is one")
     return value
 

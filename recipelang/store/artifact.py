@@ -35,7 +35,7 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """``kind`` is ``model adapted dataset tokens measurement table``.
+    """``kind`` is ``model delta layers adapter adapted dataset tokens measurement table``.
 
     ``files`` maps names (config.json, tokenizer.json) to object digests. ``base`` is the artifact
     id of the model under an ``adapted`` one. ``values`` holds small JSON results (measurements).

@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from recipelang.ops.spec import Cost, Fault, Typed
-from recipelang.types import DTYPE_NAMES, DeltaType, ModelType, TensorInfo, Type
+from recipelang.types import DTYPE_NAMES, DeltaType, LayersType, ModelType, TensorInfo, Type
 from recipelang.weights.metadata import recast, with_dtype
 from recipelang.weights.vocabulary import first_difference
 
 __all__ = [
     "check_same",
+    "check_stackable",
     "delta_tensors",
     "merged_type",
     "model_of",
@@ -31,6 +32,10 @@ SHAPE_KEYS = (
     "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings",
 )  # fmt: skip
 """Configuration keys that must agree before tensors are compared: they say why tensors differ."""
+
+SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias")
+STACKED_KEYS = (*(key for key in SHAPE_KEYS if key != "num_hidden_layers"), *SWITCHES[1:])
+"""Configuration keys that must agree where layers of several models are stacked."""
 
 
 def merged_type(typed: Typed) -> ModelType:
@@ -50,9 +55,9 @@ def wanted_dtype(typed: Typed) -> str | None:
 
 
 def model_of(type_: Type | None) -> ModelType:
-    """The model type behind an operand (a delta's is that of its models); unknown where it is
-    none."""
-    if isinstance(type_, DeltaType):
+    """The model type behind an operand (a delta's is that of its models, that of layers the model
+    of just these); unknown where it is none."""
+    if isinstance(type_, DeltaType | LayersType):
         return type_.of
     return type_ if isinstance(type_, ModelType) else ModelType()
 
@@ -80,6 +85,18 @@ def check_same(models: list[tuple[str, str, ModelType]]) -> None:
         _check_vocabulary(first_name, first, at, name, other)
 
 
+def check_stackable(models: list[tuple[str, str, ModelType]]) -> None:
+    """Every model, as (role in the operation, name for messages, type), has the first one's width,
+    heads and vocabulary, so that its layers can stand behind those of the first.
+
+    Raises Fault E0601, E0602.
+    """
+    _, first_name, first = models[0]
+    for at, name, other in models[1:]:
+        _check_configs(first_name, first, at, name, other, STACKED_KEYS)
+        _check_vocabulary(first_name, first, at, name, other)
+
+
 def streaming_cost(typed: Typed, result: Type, *, levels: int = 0) -> Cost:
     """A pass over all operands that writes the result; ``levels`` of statistics use the whole
     budget."""
@@ -101,10 +118,13 @@ def _placed(typed: Typed, roles: Iterable[str]) -> list[tuple[str, str, ModelTyp
     return found
 
 
-def _check_configs(name: str, a: ModelType, at: str, other: str, b: ModelType) -> None:
+def _check_configs(
+    name: str, a: ModelType, at: str, other: str, b: ModelType,
+    keys: tuple[str, ...] = SHAPE_KEYS,
+) -> None:  # fmt: skip
     if a.config is None or b.config is None:
         return
-    for key in SHAPE_KEYS:
+    for key in keys:
         left, right = _config_value(a, key), _config_value(b, key)
         if left != right:
             raise Fault(
@@ -119,7 +139,7 @@ def _check_configs(name: str, a: ModelType, at: str, other: str, b: ModelType) -
 def _config_value(model: ModelType, key: str) -> object:
     config = model.config or {}
     value = config.get(key)
-    if key == "tie_word_embeddings":
+    if key in SWITCHES:
         return bool(value)
     if key == "num_key_value_heads" and value is None:
         return config.get("num_attention_heads")
@@ -134,7 +154,7 @@ def _shape_help(key: str) -> str:
         return "merge models of one shape; `shrink` or `distill` brings a model to another depth"
     if key == "tie_word_embeddings":
         return "one model keeps its output head apart from its embedding, the other does not"
-    return "merge models of one family and size"
+    return "take models of one family and size"
 
 
 def _check_tensors(name: str, a: ModelType, at: str, other: str, b: ModelType) -> None:

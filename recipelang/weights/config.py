@@ -13,7 +13,7 @@ from recipelang.diagnostics import fault
 from recipelang.types import DTYPE_NAMES
 from recipelang.weights.strict_json import readable
 
-__all__ = ["LAYER_LISTS", "check_config", "is_tied", "set_dtype"]
+__all__ = ["LAYER_LISTS", "LEADING_LAYERS", "check_config", "is_tied", "set_dtype"]
 
 NAMES_CODE = ("auto_map", "model_file", "custom_pipelines", "trust_remote_code")
 SIZES = {
@@ -23,6 +23,9 @@ SIZES = {
 }  # fmt: skip
 LAYER_LISTS = ("layer_types", "no_rope_layers", "sliding_window_layers", "mlp_layer_types")
 """Keys whose value is a list with one element a layer."""
+LEADING_LAYERS = ("max_window_layers", "first_k_dense_replace")
+"""Keys that say how many of the first layers are of another kind: without a sliding window (Qwen),
+without experts (DeepSeek)."""
 
 
 def check_config(config: Mapping[str, object], where: str) -> None:

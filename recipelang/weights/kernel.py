@@ -139,7 +139,7 @@ class MatrixKernel:
 @dataclass(frozen=True, slots=True)
 class Copy:
     """The result tensor is the stored tensor ``name`` of an operand (rounded to the result's
-    dtype).
+    dtype), times ``factor`` where it is a floating-point one.
 
     ``name`` is empty for the same name.
     """
@@ -147,3 +147,4 @@ class Copy:
     role: str
     index: int = 0
     name: str = ""
+    factor: float = 1.0

@@ -17,13 +17,22 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from recipelang.diagnostics import RecipeError, fault
+from recipelang.ops.lifted import result_of
 from recipelang.ops.spec import Fault, Operation, Typed
-from recipelang.types import AdapterType, DeltaType, ModelType, TensorInfo
+from recipelang.types import AdapterType, DeltaType, LayersType, ModelType, TensorInfo
 from recipelang.values import Attr
 from recipelang.weights.adapter import AdapterTensor, Pair, pairs
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.compatibility import delta_tensors, model_of
-from recipelang.weights.kernel import Copy, Kernel, MatrixKernel
+from recipelang.weights.kernel import (
+    Array,
+    Block,
+    Copy,
+    Inputs,
+    Kernel,
+    MatrixKernel,
+    Results,
+)
 from recipelang.weights.metadata import FLOATS, checkpoint_type
 from recipelang.weights.varying import check_patterns, resolve
 
@@ -48,7 +57,7 @@ class Step:
     operation: Operation
     operands: Mapping[str, tuple[Operand, ...]]
     fields: Mapping[str, Attr]
-    type: ModelType | DeltaType
+    type: ModelType | DeltaType | LayersType
     draws: tuple[str, ...] = ()
 
     @cached_property
@@ -56,20 +65,21 @@ class Step:
         """The table of the result."""
         if isinstance(self.type, DeltaType):
             return delta_tensors(self.type.of) or {}
-        return self.type.tensors or {}
+        return model_of(self.type).tensors or {}
+
+    @cached_property
+    def depths(self) -> tuple[int, ...]:
+        """The numbers of layers of the model operands, in order; 0 where one is not known."""
+        return tuple(model_of(operand_type(operand)).layers or 0 for operand in _models(self))
 
     @cached_property
     def layers(self) -> int | None:
         """The number of layers of the first model operand."""
-        for operands in self.operands.values():
-            for operand in operands:
-                if not is_adapter(operand):
-                    return model_of(operand_type(operand)).layers
-        return None
+        return next(iter(self.depths), None) or None
 
     @cached_property
     def config(self) -> Mapping[str, object]:
-        """The configuration of the result (of its models, for a delta)."""
+        """The configuration of the result (for a delta and for layers, of its model)."""
         return model_of(self.type).config or {}
 
     @cached_property
@@ -153,12 +163,11 @@ def make_step(
     given = {role: tuple(items) for role, items in operands.items() if items}
     complete = _complete(operation, given, fields)
     types = {role: tuple(operand_type(item) for item in items) for role, items in given.items()}
-    assert operation.result_type is not None
     try:
-        result = operation.result_type(Typed(types, complete))
+        result = result_of(operation, Typed(types, complete))
     except Fault as complaint:
         raise fault(complaint.code, complaint.message, help=complaint.help) from None
-    assert isinstance(result, ModelType | DeltaType)
+    assert isinstance(result, ModelType | DeltaType | LayersType)
     keyed = tuple(draws) or tuple(str(i) for i in range(len(given.get("inputs", ()))))
     step = Step(operation, given, complete, result, keyed)
     for name, value in complete.items():
@@ -168,7 +177,7 @@ def make_step(
     return step
 
 
-def operand_type(operand: Operand) -> ModelType | DeltaType | AdapterType:
+def operand_type(operand: Operand) -> ModelType | DeltaType | LayersType | AdapterType:
     """The type of an operand."""
     if isinstance(operand, Step):
         return operand.type
@@ -197,12 +206,15 @@ def source_of(operand: Operand, name: str, memo: Memo) -> Source:
 def _of_step(step: Step, name: str, memo: Memo) -> Source:
     info = step.tensors[name]
     allow = step.fields.get("nonfinite") == "allow"
-    if info.dtype not in FLOATS and step.operation.verb != "shrink":
+    if info.dtype not in FLOATS and "moves_tensors" not in step.operation.laws:
         sources = [source_of(o, name, memo) for o in _models(step) if name in o.tensors]
         return sources[0] if len(sources) == 1 else Equal(tuple(sources), info)
     made = _call(step, name)
     if isinstance(made, Copy):
         source = source_of(step.operands[made.role][made.index], made.name or name, memo)
+        if made.factor != 1 and info.dtype in FLOATS:
+            kernel = _scaled(made.factor)
+            return Combine(kernel, {"of": (source,)}, info, (), allow, step.operation.verb)
         return source if source.info.dtype == info.dtype else Cast(source, info, allow)
     inputs = {
         role: tuple(
@@ -219,6 +231,15 @@ def _of_step(step: Step, name: str, memo: Memo) -> Source:
     return Combine(made, inputs, info, tuple(whole), allow, step.operation.verb, step, name)
 
 
+def _scaled(factor: float) -> Kernel:
+    """A tensor times a number; times 0 it is not read."""
+
+    def combine(xp: Any, blocks: Inputs, block: Block, results: Results) -> Array:
+        return blocks["of"][0] * factor
+
+    return Kernel(combine, unread=frozenset() if factor else frozenset({("of", 0)}))
+
+
 def _models(step: Step) -> list[Operand]:
     return [o for items in step.operands.values() for o in items if not is_adapter(o)]
 
@@ -231,15 +252,18 @@ def _call(step: Step, name: str) -> Kernel | MatrixKernel | Copy:
         value = step.fields[field_.name]
         if field_.per_tensor:
             value = resolve(
-                value, name, layers=step.layers, default=_default(operation, field_.name)
-            )
+                value, name, layers=model_of(step.type).layers,
+                default=_default(operation, field_.name),
+            )  # fmt: skip
         arguments[field_.name] = value
     for operand in operation.operands:
         infos = tuple(_info(o, name) for o in step.operands.get(operand.name, ()))
         arguments[operand.name] = infos if operand.many else (infos[0] if infos else None)
     parameters = inspect.signature(operation.function).parameters
     accepts_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    known = (("tensor", name), ("depth", step.layers), ("draws", step.draws))
+    known = (
+        ("tensor", name), ("depth", step.layers), ("depths", step.depths), ("draws", step.draws),
+    )  # fmt: skip
     for parameter, value in known:
         if parameter in parameters:
             arguments[parameter] = value

@@ -15,12 +15,9 @@ from functools import lru_cache
 
 from recipelang.diagnostics import fault
 from recipelang.values import Attr, Form
-from recipelang.weights.layers import layer_of
+from recipelang.weights.layers import layer_of, stands_before
 
 __all__ = ["check_patterns", "matches", "resolve"]
-
-BEFORE = re.compile(r"embed|wte|wpe|word_embeddings")
-"""Names of tensors that stand before the layers; what is in no layer and not here stands after."""
 
 
 def resolve(value: Attr, name: str, *, layers: int | None, default: Attr) -> Attr:
@@ -81,7 +78,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 def _depth(name: str, layers: int | None) -> float:
     layer = layer_of(name)
     if layer is None:
-        return 0.0 if BEFORE.search(name) else 1.0
+        return 0.0 if stands_before(name) else 1.0
     if not layers or layers == 1:
         return 0.0
     return min(1.0, layer / (layers - 1))

@@ -106,6 +106,7 @@ def test_a_fault_names_its_line(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["Model", "Model<llama 113.3M bf16>", "Delta<llama 2B>", "Dataset<chat 120 rows 128 tokens>",
+     "Layers<8 layers llama 2B bf16>", "Layers<llama 2B bf16>", "Layers<3 layers>", "Layers",
      "Split",
      "Dataset<9 rows>", "Tokenizer<0123456789ab>", "Measured<max>", "Table", "List[Model<qwen3>]",
      "List",

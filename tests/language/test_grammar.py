@@ -52,7 +52,8 @@ FORMS = [
     "    b = a\n    expect c of b > 1\n    give b -> g\n}",
     "recipe f(a: Model) => Model { give a }",
     "use = 3", "give: Int = 3", "a = f budget on recipe", "a =\n    b\n    -> f", "a = b +\n    c",
-    "a = f x\n    on y\n    and z",
+    "a = f x\n    on y\n    and z", "a = f m.layers(0, 16) with b.layers(8, 24)",
+    'a = m.layers(0, 8)(weight = 0.4) -> f with (g h).layers(0, 8)(scale = per { "x" = 0 })',
 ]  # fmt: skip
 
 

@@ -65,7 +65,10 @@ def shrink_cost(typed: Typed) -> Cost:
     return streaming_cost(typed, shrink_result(typed))
 
 
-@operation(kind="weights", result="Model", result_type=shrink_result, cost=shrink_cost)
+@operation(
+    kind="weights", result="Model", laws=("moves_tensors",), result_type=shrink_result,
+    cost=shrink_cost,
+)  # fmt: skip
 def shrink(
     model: Annotated[Model, SUBJECT, "what is made smaller"],
     tensor: Annotated[str, TENSOR],
