@@ -273,6 +273,52 @@ def test_origin_of_another_shape(lab: Lab) -> None:
     lab.refuses('w = model "wide"\nt = model "b" from ^w', "E0601", "one of its shape")
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("m = stack a.layers(0, 2) with b.layers(1, ^4)", "`b` has 3 layers"),
+        ("m = stack a.layers(0, 2) with b.layers(^3, 5)", "all of them are `b.layers(0, 3)`"),
+        ("m = stack a.layers(0, 2) with b.layers(1, ^1)", "one layer is `layers(1, 2)`"),
+        ("m = stack a.layers(0, 2) with b.layers(2, ^0)", "did you mean `b.layers(0, 2)`?"),
+    ],
+)
+def test_layer_range_outside_the_model(lab: Lab, text: str, words: str) -> None:
+    """A range is told by its end that is wrong, with what the model has."""
+    lab.refuses(text, "E0630", words)
+
+
+def test_layers_and_models_in_one_merge(lab: Lab) -> None:
+    """What is whole is told, with how its layers are written."""
+    text = "m = linear-merge a.layers(0, 2) with ^b"
+    lab.refuses(text, "E0631", "such as `b.layers(0, 2)`")
+
+
+def test_layers_of_different_numbers_in_one_merge(lab: Lab) -> None:
+    """Both numbers are told."""
+    text = "m = ties-merge a.layers(0, 2) with ^b.layers(0, 3)"
+    lab.refuses(text, "E0632", "`a.layers(0, 2)` has 2 layers, `b.layers(0, 3)` has 3 layers")
+
+
+def test_stack_of_models_of_different_shape(lab: Lab) -> None:
+    """Layers do not fit on layers of another width, nor words on other words."""
+    text = 'w = model "wide"\nm = stack a.layers(0, 2) with ^w.layers(1, 3)'
+    lab.refuses(text, "E0601", "`hidden_size` is 32 and 64")
+    text = 'w = model "words"\nm = stack a.layers(0, 2) with ^w'
+    lab.refuses(text, "E0601", "`vocab_size` is 97 and 120")
+    text = 'w = model "other"\nm = stack a with ^w'
+    lab.refuses(text, "E0602", "vocabularies")
+
+
+def test_pattern_that_matches_nothing_in_a_stack(lab: Lab) -> None:
+    """Patterns go by the names in the stack, which has four layers."""
+    text = (
+        'm = stack a.layers(0, 2) with b.layers(0, 2) { scale = per { ^"model.layers.4.*" = 0 } }'
+    )
+    lab.refuses(text, "E0514", "matches no tensor")
+    good = text.replace('^"model.layers.4', '"model.layers.3') + "\nn = ^ties-merge m with a"
+    lab.refuses(good, "E0604", "have no common origin")
+
+
 def test_lora_target_that_matches_nothing(lab: Lab) -> None:
     """The layers that there are are named."""
     text = 't = finetune a on notes { adapter = ^lora(targets = ["query_key_value"]) }'
