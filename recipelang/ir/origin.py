@@ -27,11 +27,13 @@ def origin_of(node: Node) -> Node | None:
         return _known[node]
     operation = lookup(node.op) if node.op != "parameter" else None
     origin: Node | None = None
-    if operation is not None and operation.origin == "common":
-        models = tuple(n for n in node.inputs if isinstance(n.type, ModelType))
-        origin = common_origin(models)
-    elif operation is not None and operation.origin:
-        origin = node.one(operation.origin)
+    for role in operation.origin.split(" or ") if operation is not None else ():
+        if role == "common":
+            origin = common_origin(tuple(n for n in node.inputs if isinstance(n.type, ModelType)))
+        elif role:
+            origin = node.one(role)
+        if origin is not None:
+            break
     _known[node] = origin
     return origin
 
