@@ -83,10 +83,13 @@ def _origin_of(one: Origin) -> Origin | None:
 def _declared(node: Node) -> Origin | None:
     """The origin by the operation's declaration."""
     operation = lookup(node.op) if node.op != "parameter" else None
-    if operation is None or not operation.origin:
-        return None
-    if operation.origin == "common":
-        models = tuple(n for n in node.inputs if isinstance(n.type, ModelType | LayersType))
-        return common_origin(models)
-    origin = node.one(operation.origin)
-    return None if origin is None else itself(origin)
+    for role in operation.origin.split(" or ") if operation is not None else ():
+        if role == "common":
+            kinds = ModelType | LayersType
+            found = common_origin(tuple(n for n in node.inputs if isinstance(n.type, kinds)))
+        else:
+            origin = node.one(role) if role else None
+            found = None if origin is None else itself(origin)
+        if found is not None:
+            return found
+    return None

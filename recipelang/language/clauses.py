@@ -142,6 +142,7 @@ def _unknown_clause(phrase: Phrase, clause: syntax.Clause, legal: list[str]) -> 
     help = f"`{phrase.verb}` takes {listed(words, 'and')}" if words else ""
     if len(free) == 1:
         help = f"did you mean `{free[0]}`?"
+    help = dict(phrase.operation.refuses).get(word, help)
     phrase.error("E0502", f"`{phrase.verb}` takes no `{word}`", clause.preposition.span, help=help)
     for operand in clause.operands:
         phrase.scope.evaluate(operand)
@@ -179,7 +180,8 @@ def fill_operand(phrase: Phrase, operand: OperandSpec, clauses: Clauses) -> None
         if required:
             _missing(phrase, operand, found)
         return
-    if sound and len(items) == 1 and _merges_alone(phrase.operation, operand, clauses):
+    alone = len(items) == 1 and _merges_alone(phrase.operation, operand, clauses)
+    if sound and alone and not phrase.misplaced:
         word = next(word for word in operand.prepositions if word)
         message = f"`{phrase.verb}` needs `{word}`: a merge takes two models or more"
         phrase.error("E0506", message, phrase.head, help=f"add `{word} x`")

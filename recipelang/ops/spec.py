@@ -215,6 +215,7 @@ class Operation:
     cost: Callable[[Typed], Cost] | None
     direction: str
     internal: bool
+    refuses: tuple[tuple[str, str], ...]
 
     def field(self, name: str) -> FieldSpec | None:
         """The field of that name."""
@@ -253,16 +254,18 @@ def operation(
     origin: str = "", laws: tuple[str, ...] = (), include: Callable[..., object] | None = None,
     result_type: Callable[[Typed], Type] | None = None,
     cost: Callable[[Typed], Cost] | None = None, direction: str = "", internal: bool = False,
-    verb: str = "",
+    verb: str = "", refuses: tuple[tuple[str, str], ...] = (),
 ) -> Callable[[Callable[..., Any]], Operation]:  # fmt: skip
     """Declare the operation of a file.
 
     ``result`` is a type name. ``version`` is raised when results may change, not when code moves.
     ``origin`` is the role whose model the result comes from, ``common`` for the nearest common
-    origin of the inputs, or empty where a new origin starts. ``include`` is a function whose
-    parameters are fields shared by a family (everything that trains). ``direction`` is ``min`` or
-    ``max`` for a metric. An ``internal`` operation has no verb of its own in recipes (model
-    arithmetic).
+    origin of the inputs, ``base or common`` where a base need not be written, or empty where a new
+    origin starts. ``include`` is a function whose parameters are fields shared by a family
+    (everything that trains). ``direction`` is ``min`` or ``max`` for a metric. An ``internal``
+    operation has no verb of its own in recipes (model arithmetic). ``refuses`` pairs prepositions
+    that users of other tools expect, and the verb does not take, with the help that says what to
+    write instead.
     """
 
     def declare(function: Callable[..., Any]) -> Operation:
@@ -276,6 +279,7 @@ def operation(
             origin=origin, laws=laws, operands=operands, fields=fields,
             doc=inspect.cleandoc(function.__doc__ or ""),
             result_type=result_type, cost=cost, direction=direction, internal=internal,
+            refuses=refuses,
         )  # fmt: skip
 
     return declare

@@ -13,6 +13,12 @@ Laws of operations that passes read, each declared in the operation's file:
   perhaps scaled (the weight engine reads this one).
 - ``unit_factor``: with ``factor = 1`` the result is the operand bit for bit.
 
+Laws of merges that tests hold them to, at the operation's own rules (``compat = none``):
+
+- ``endpoints``: all the weight on one of two models gives it bit for bit; the other is not read.
+- ``unanimous``: models that are all equal, the base among them, give that model up to rounding.
+- ``homogeneous``: all models times a power of two give the result times it, bit for bit.
+
 Example: ``run_passes(state, skip=frozenset({"share_common_steps"}))``.
 """
 

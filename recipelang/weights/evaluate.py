@@ -45,6 +45,8 @@ BLOCK_ELEMENTS = 1 << 16
 SAMPLES = 96
 SAMPLE_ELEMENTS = 1024
 """A k-th magnitude is bracketed by so many pieces of at least so many elements, in whole rows."""
+QUIETLY = np.errstate(divide="ignore", over="ignore", invalid="ignore")
+"""Infinities and NaN are found by looking at what was read and made, not by numpy's warnings."""
 
 Read = Callable[[Leaf, int, int], NDArray[Any]]
 ModelResults: TypeAlias = "Mapping[int, Mapping[str, tuple[Result, ...]]]"
@@ -117,7 +119,7 @@ class Evaluation:
         self._read = read
         self._known = known or {}
         self._held: dict[int, _Held] = {}
-        self._results: dict[int, tuple[tuple[Result, ...], ...]] = {}
+        self._results: dict[int, Any] = {}
         self._whole: dict[int, tuple[NDArray[Any], ...]] = {}
         self._made: dict[int, NDArray[Any]] = {}
         if hold:
@@ -144,6 +146,7 @@ class Evaluation:
         for block in blocks_of(node.info):
             yield block, value(np, self._inputs(node, block, {}, check=False), block)
 
+    @QUIETLY
     def _prepare(self, node: Combine) -> None:
         """Take the statistics of a kernel, level after level, and read what it wants whole."""
         dtype = _compute(node)
@@ -159,7 +162,8 @@ class Evaluation:
             results = (self._known[id(node.step)][node.name],)
         for level in node.kernel.levels:
             results = (*results, self._level(node, level(results)))
-        self._results[id(node)] = results
+        solve = node.kernel.solve
+        self._results[id(node)] = results if solve is None else solve(results)
 
     def _compute_whole(
         self, node: Combine, kernel: MatrixKernel, dtype: np.dtype[Any]
@@ -271,6 +275,7 @@ class Evaluation:
             _check_finite(result, source.info, _name(source), f"the result of `{verb}`")
         return result
 
+    @QUIETLY
     def _combined(
         self, node: Combine, block: Block, seen: dict[int, NDArray[Any]], *, check: bool
     ) -> NDArray[Any]:

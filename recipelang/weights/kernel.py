@@ -27,8 +27,10 @@ __all__ = [
     "MatrixKernel",
     "ModelKth",
     "Result",
+    "RowSums",
     "Statistic",
     "SumOf",
+    "SumsOf",
 ]
 
 Array: TypeAlias = Any
@@ -57,6 +59,23 @@ Value: TypeAlias = "Callable[[Any, Inputs, Block], Array]"
 class SumOf:
     """The sum over the tensor of a function of its blocks, accumulated in float64: a norm, a dot
     product, a count."""
+
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class SumsOf:
+    """Several sums like :class:`SumOf`'s that share work. ``value`` gives an iterable of 1-D
+    arrays, each of which is summed before the next is asked for; the result is a tuple of
+    floats."""
+
+    value: Callable[[Any, Inputs, Block], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RowSums:
+    """For each row of the last axis the float64 sum: (elements // shape[-1],). A 1-D tensor is one
+    row."""
 
     value: Value
 
@@ -101,8 +120,8 @@ class Kth:
     last: int
 
 
-Statistic: TypeAlias = "SumOf | ColumnSums | KthMagnitude"
-Result: TypeAlias = "float | Kth | Array"
+Statistic: TypeAlias = "SumOf | SumsOf | RowSums | ColumnSums | KthMagnitude"
+Result: TypeAlias = "float | Kth | tuple[float, ...] | Array"
 Results: TypeAlias = tuple[tuple[Result, ...], ...]
 
 
@@ -110,18 +129,21 @@ Results: TypeAlias = tuple[tuple[Result, ...], ...]
 class Kernel:
     """``levels``: each gives the statistics to take next, from the results of the levels before.
 
-    ``combine(xp, inputs, block, results)`` gives the output block. Inputs that carry weight zero
-    need not be read: name them in ``unread`` as ``(role, index)``; their blocks are then zeros.
-    ``whole`` names tensors, as ``(role, index, tensor)``, that ``combine`` sees whole and in their
-    shape, under the role ``whole``: the factors of a low-rank change, which are small. ``model``
-    are statistics over all tensors of the step; their results come before those of the levels.
+    ``combine(xp, inputs, block, results)`` gives the output block. With ``solve`` it gets
+    ``solve(results)`` in the place of the results, which is computed once a tensor, on the host:
+    the coefficients of a linear combination. Inputs that carry weight zero need not be read: name
+    them in ``unread`` as ``(role, index)``; their blocks are then zeros. ``whole`` names tensors,
+    as ``(role, index, tensor)``, that ``combine`` sees whole and in their shape, under the role
+    ``whole``: the factors of a low-rank change, which are small. ``model`` are statistics over all
+    tensors of the step; their results come before those of the levels.
     """
 
-    combine: Callable[[Any, Inputs, Block, Results], Array]
+    combine: Callable[[Any, Inputs, Block, Any], Array]
     levels: tuple[Callable[[Results], tuple[Statistic, ...]], ...] = ()
     unread: frozenset[tuple[str, int]] = frozenset()
     whole: tuple[tuple[str, int, str], ...] = ()
     model: tuple[ModelKth, ...] = ()
+    solve: Callable[[Results], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,20 +17,31 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import prod, sqrt
+from collections.abc import Callable, Iterable
+from math import isnan, prod, sqrt
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recipelang.weights.kernel import ColumnSums, Kth, KthMagnitude, Result, Statistic, SumOf
+from recipelang.weights.kernel import (
+    ColumnSums,
+    Kth,
+    KthMagnitude,
+    Result,
+    RowSums,
+    Statistic,
+    SumOf,
+    SumsOf,
+)
 
 __all__ = [
     "Accumulator",
     "ColumnAccumulator",
     "KthAccumulator",
+    "RowAccumulator",
     "SumAccumulator",
+    "SumsAccumulator",
     "accumulator",
 ]
 
@@ -56,6 +67,46 @@ class SumAccumulator:
     def end_pass(self, again: Callable[[int], Floats]) -> None:
         """The pass is over."""
         self.result = self._sum
+
+
+class SumsAccumulator:
+    """Several sums, each as :class:`SumAccumulator` takes it."""
+
+    def __init__(self, statistic: SumsOf) -> None:
+        self.value = statistic.value
+        self.result: Result | None = None
+        self._sums: list[float] = []
+
+    def add(self, start: int, values: Iterable[Floats]) -> None:
+        """Take the next block's values of every sum."""
+        found = [float(np.sum(one, dtype=np.float64)) for one in values]
+        if self._sums:
+            found = [a + b for a, b in zip(self._sums, found, strict=True)]
+        self._sums = found
+
+    def end_pass(self, again: Callable[[int], Floats]) -> None:
+        """The pass is over."""
+        self.result = tuple(self._sums)
+
+
+class RowAccumulator:
+    """The sums of the rows of the last axis, in float64."""
+
+    def __init__(self, statistic: RowSums, shape: tuple[int, ...]) -> None:
+        self.value = statistic.value
+        self.result: Result | None = None
+        self._row = max(1, shape[-1]) if shape else 1
+        self._rows = np.zeros(prod(shape) // self._row)
+
+    def add(self, start: int, values: Floats) -> None:
+        """Take the next block's values, whole rows of the last axis."""
+        rows = values.reshape(-1, self._row).sum(axis=1, dtype=np.float64)
+        first = start // self._row
+        self._rows[first : first + len(rows)] = rows
+
+    def end_pass(self, again: Callable[[int], Floats]) -> None:
+        """The pass is over."""
+        self.result = self._rows
 
 
 class ColumnAccumulator:
@@ -146,6 +197,8 @@ class KthAccumulator:
     ) -> Kth:
         """The place of the ``need``-th element that equals the threshold, by each block's count of
         them."""
+        if isnan(threshold):
+            return Kth(threshold, -1)  # nothing compares with it; who reads the tensor complains
         for block, count in enumerate(equal):
             if need <= count:
                 places = np.flatnonzero(np.abs(again(block)) == threshold)
@@ -197,7 +250,9 @@ class _Digits:
         return False
 
 
-Accumulator: TypeAlias = "SumAccumulator | ColumnAccumulator | KthAccumulator"
+Accumulator: TypeAlias = (
+    "SumAccumulator | SumsAccumulator | RowAccumulator | ColumnAccumulator | KthAccumulator"
+)
 
 
 def accumulator(statistic: Statistic, shape: tuple[int, ...], sample: Floats | None) -> Accumulator:
@@ -205,6 +260,10 @@ def accumulator(statistic: Statistic, shape: tuple[int, ...], sample: Floats | N
     match statistic:
         case SumOf():
             return SumAccumulator(statistic)
+        case SumsOf():
+            return SumsAccumulator(statistic)
+        case RowSums():
+            return RowAccumulator(statistic, shape)
         case ColumnSums():
             return ColumnAccumulator(statistic, shape)
         case KthMagnitude():

@@ -146,6 +146,19 @@ def test_exact_has_nothing_to_write_where_nothing_differs() -> None:
     assert text == other
 
 
+def test_a_switch_without_effect_is_left_out() -> None:
+    """Columns of a flattened tensor, which a recipe refuses."""
+    nuslerp = TIES.replace("ties", "nuslerp").replace(", density: 0.5", "")
+    nuslerp = nuslerp.replace("base_model: acme/base\n", "")
+    text, _ = imported(nuslerp + "parameters: {nuslerp_row_wise: true}\n")
+    assert text is not None
+    assert text.splitlines()[-1] == "merged = nuslerp-merge a with b"
+    rows = "parameters: {nuslerp_row_wise: true, nuslerp_flatten: [{filter: mlp, value: false}]}\n"
+    text, _ = imported(nuslerp + rows)
+    assert text is not None
+    assert "row_wise = true" in text
+
+
 def test_publish() -> None:
     """The last merge is published."""
     text, _ = imported(TIES, publish_to='out/"mine"')

@@ -55,6 +55,12 @@ FAULTS = {
         "E0741",
         "`source`?",
     ),
+    "gradient of a switch": (
+        "merge_method: model_stock\nbase_model: acme/c\nmodels: [{model: a/b}, {model: a/c}]\n"
+        "parameters: {^filter_wise: [true, false]}\n",
+        "E0746",
+        "a gradient is of numbers",
+    ),
     "another tool": ("merge_method: linear\n^experts: []\n" + TWO, "E0746", "mergekit-moe"),
     "no method": ("^dtype: float16\n" + TWO, "E0745", "no `merge_method`"),
     "method": ("merge_method: ^dare-ties\n" + TWO, "E0742", "`dare_ties`?"),

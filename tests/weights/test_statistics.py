@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipelang.weights.kernel import Kth, KthMagnitude
-from recipelang.weights.statistics import KthAccumulator
+from recipelang.weights.kernel import ColumnSums, Kth, KthMagnitude, RowSums, SumOf, SumsOf
+from recipelang.weights.statistics import KthAccumulator, accumulator
 
 
 def select(
@@ -80,3 +80,31 @@ def test_a_constant_tensor_takes_one_pass() -> None:
     kth, passes = select(values, 1234, values[::50], 4096)
     assert kth == Kth(0.0, 1233)
     assert passes == 1
+
+
+def identity(xp: Any, inputs: Any, block: Any) -> Any:
+    """A value that is not asked for here."""
+    return inputs
+
+
+@pytest.mark.parametrize("shape", [(), (6,), (8, 3), (2, 4, 3), (5, 1), (0, 4)])
+def test_sums_of_all_of_rows_and_of_columns(shape: tuple[int, ...]) -> None:
+    """Block after block of whole rows, in float64."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal(shape).astype(np.float32)
+    row = shape[-1] if shape else 1
+    found = [accumulator(s(identity), shape, None) for s in (SumOf, SumsOf, RowSums, ColumnSums)]
+    flat = values.reshape(-1)
+    for start in range(0, values.size, 2 * row):
+        part = flat[start : start + 2 * row]
+        for one in found:
+            one.add(start, (part, part * 2) if one is found[1] else part)
+    for one in found:
+        one.end_pass(lambda i: flat)
+    total, totals, rows, columns = (one.result for one in found)
+    wide = values.astype(np.float64)
+    np.testing.assert_allclose(total, wide.sum(), atol=1e-12)
+    np.testing.assert_allclose(totals, (wide.sum(), 2 * wide.sum()) if wide.size else (), atol=1e-6)
+    np.testing.assert_allclose(rows, wide.reshape(-1, row).sum(axis=1), atol=1e-12)
+    first = wide.reshape(-1) if not shape else wide.sum(axis=0).reshape(-1)
+    np.testing.assert_allclose(columns, first, atol=1e-12)

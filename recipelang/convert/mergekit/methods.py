@@ -41,6 +41,8 @@ class Parameter:
     varies: bool = True
     range: Range = ANY
     words: tuple[tuple[Value, str], ...] = ()
+    idle_where: str = ""
+    """A parameter of truth values: where it is true, this one changes nothing."""
     only_default: str = ""
     """Why a recipe has no other value than mergekit's default; empty where it has."""
 
@@ -82,6 +84,7 @@ class Method:
 
 SHARE = Range(0, 1, open_low=True)
 BELOW_ONE = Range(0, 1, open_high=True)
+POSITIVE = Range(0)
 SPREAD = Range(0, 0.5, open_high=True)
 RESCALES = ((False, "none"), (True, "l1"))
 
@@ -110,7 +113,7 @@ def _sparse(*own: Parameter, normalize: bool, rescale: bool, ours: str) -> tuple
     return (WEIGHT, DENSITY, *own, *rest)
 
 
-CHORD: Final = "the chord replaces the arc where float32 cannot tell them, not above cosine 0.9995"
+CHORD: Final = "the chord replaces the arc between opposite tensors, not above cosine 0.9995"
 STORED: Final = "task vectors are float32, not rounded to the stored dtype"
 LOWEST: Final = "of equal magnitudes at the threshold the lowest index is kept"
 DRAWN: Final = "masks are drawn by seed, model, tensor and element, and are equal on every machine"
@@ -129,8 +132,9 @@ METHODS: Final[dict[str, Method]] = {
             "nuslerp", "nuslerp-merge", "optional",
             (
                 WEIGHT,
-                Parameter("nuslerp_row_wise", "row_wise", "bool", False, False, varies=False),
-                Parameter("nuslerp_flatten", "flatten", "bool", True, True, varies=False),
+                Parameter("nuslerp_row_wise", "row_wise", "bool", False, False,
+                          idle_where="nuslerp_flatten"),
+                Parameter("nuslerp_flatten", "flatten", "bool", True, True),
             ), 2, 2, differs=TRIG,
         ),
         Method(
@@ -183,25 +187,27 @@ METHODS: Final[dict[str, Method]] = {
                differs=f"{DRAWN}; {STORED}"),
         Method(
             "sce", "sce-merge", "required",
-            (Parameter("select_topk", "select", default=1.0, ours=1.0), MASK),
+            (Parameter("select_topk", "select", "fraction", 1.0, 1.0, range=SHARE), MASK),
             differs=f"coefficients are relative, without a bound of 1e-6 on them; {STORED}",
         ),
         Method(
             "model_stock", "model-stock-merge", "required",
-            (Parameter("filter_wise", "by_row", "bool", False, False, varies=False),), 2,
+            (Parameter("filter_wise", "by_row", "bool", False, False),), 2,
             differs="angles are relative, without a bound of 1e-6 on products of norms",
         ),
-        Method("nearswap", "nearswap-merge", "required", (Parameter("t", "t"),), 1, 1, pair=True),
+        Method("nearswap", "nearswap-merge", "required", (Parameter("t", "t", range=POSITIVE),),
+               1, 1, pair=True),
         Method("arcee_fusion", "fusion-merge", "required", (), 1, 1, pair=True,
                differs="quantiles are exact, not of a random sample"),
         Method("ram", "ram-merge", "required",
-               (Parameter("epsilon", "epsilon", default=1e-5, ours=1e-5),), differs=STORED),
+               (Parameter("epsilon", "epsilon", default=1e-5, ours=1e-5, range=POSITIVE),),
+               differs=STORED),
         Method(
             "ramplus_tl", "ramplus-merge", "required",
             (
-                Parameter("r", "r", default=0.1, ours=0.1),
-                Parameter("alpha", "alpha", default=0.2, ours=0.2),
-                Parameter("epsilon", "epsilon", default=1e-5, ours=1e-5),
+                Parameter("r", "r", default=0.1, ours=0.1, range=POSITIVE),
+                Parameter("alpha", "alpha", default=0.2, ours=0.2, range=POSITIVE),
+                Parameter("epsilon", "epsilon", default=1e-5, ours=1e-5, range=POSITIVE),
             ), differs=STORED,
         ),
     )

@@ -76,4 +76,8 @@ def _expressible(parameter: Parameter, key: Scalar, setting: Setting, sink: Sink
         message = f"`{key.text}` is one value for the whole merge in a recipe"
         sink.error("E0746", message, key.span, help="write one value, without filters")
         return False
+    if parameter.kind == "bool" and any(len(set(entry.points)) > 1 for entry in setting):
+        message = f"`{key.text}` cannot change with depth in a recipe: a gradient is of numbers"
+        sink.error("E0746", message, key.span, help="write one value, or one a filter")
+        return False
     return True

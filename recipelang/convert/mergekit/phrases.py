@@ -55,7 +55,9 @@ def phrase(
     fields = {
         p.field: _field(p, setting, reach)
         for p in merge.method.parameters
-        if (setting := {**common, **merge.shared}.get(p.name)) and _told(p, setting)
+        if (setting := {**common, **merge.shared}.get(p.name))
+        and _told(p, setting)
+        and not (p.idle_where and constant(merge.shared[p.idle_where]) is True)
     }
     inputs = [_input(merge, one, common, name, reach) for one in merge.inputs]
     if merge.base and merge.method.pair:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from recipelang.ops.spec import Fault, Typed
 from recipelang.values import Attr
+
+
+def base_is_subject(verb: str) -> tuple[tuple[str, str], ...]:
+    """What a merge of two says to `from`: its subject is what mergekit calls the base."""
+    help = f"what mergekit calls the base is the subject: write `base -> {verb} with x`"
+    return (("from", help),)
 
 
 def merging(
@@ -23,7 +30,12 @@ def merging(
     """Fields of every merge."""
 
 
-def check_weights(typed: Typed, *, normalized: bool) -> None:
+def check_weights(
+    typed: Typed,
+    *,
+    normalized: bool,
+    help: str = "change a weight, or write `normalize = false`",
+) -> None:
     """Fault E0541 where weights that are divided by their sum add up to zero."""
     weights = typed.fields.get("weight")
     if not normalized or not isinstance(weights, tuple):
@@ -34,7 +46,7 @@ def check_weights(typed: Typed, *, normalized: bool) -> None:
             "E0541",
             "the weights add up to zero, and the result is divided by their sum",
             at="weight",
-            help="change a weight, or write `normalize = false`",
+            help=help,
         )
 
 
@@ -45,6 +57,18 @@ def check_pair(typed: Typed, verb: str) -> None:
         help = f"merge two, and the result with the next: `-> {verb} with c`"
         at = "inputs[2]" if count > 2 else "inputs"
         raise Fault("E0542", f"`{verb}` takes two models, found {count}", at=at, help=help)
+
+
+def check_tasks(typed: Typed, verb: str, *, help: str) -> None:
+    """Fault E0542 where a merge that compares fine-tuned models gets one alone."""
+    if len(typed.types.get("inputs", ())) < 2:
+        message = f"`{verb}` compares fine-tuned models, and needs two at least"
+        raise Fault("E0542", message, at="inputs", help=help)
+
+
+def as_mergekit(shared: Mapping[str, object]) -> bool:
+    """Whether the field ``compat`` asks for mergekit's rule."""
+    return shared["compat"] == "mergekit"
 
 
 def truthy(value: Attr) -> bool:

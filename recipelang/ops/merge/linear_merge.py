@@ -34,6 +34,7 @@ def linear_cost(typed: Typed) -> Cost:
     origin="common",
     laws=("permutation_invariant", "ignores_zero_weight", "idempotent"),
     include=merging,
+    refuses=(("from", "to add differences to a base write `task-arithmetic-merge`"),),
     result_type=linear_result,
     cost=linear_cost,
 )
