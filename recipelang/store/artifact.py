@@ -24,7 +24,8 @@ SCHEMA = "recipelang/artifact/1"
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
     """A tensor: ``digest`` is the sha256 (hex) of its little-endian C-order bytes, found in the
-    object ``shard`` (hex name of a safetensors file) at byte ``offset`` of that file."""
+    object ``shard`` (hex name of a safetensors file, empty for a source's) at byte ``offset`` of
+    that file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -51,6 +52,11 @@ class Manifest:
     def identity(self) -> str:
         """The artifact id, sha256 hex."""
         return hashlib.sha256(canonical_json(self._document(places=False))).hexdigest()
+
+    @property
+    def shards(self) -> frozenset[str]:
+        """The objects that hold the tensors; those of ``files`` are plain files."""
+        return frozenset(tensor.shard for tensor in self.tensors.values() if tensor.shard)
 
     def to_json(self) -> bytes:
         """The manifest with places, canonical JSON, as the store keeps it."""

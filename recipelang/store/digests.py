@@ -12,7 +12,8 @@ import hashlib
 import time
 from pathlib import Path
 
-from recipelang.store.store import Store, file_digest
+from recipelang.store.objects import file_digest
+from recipelang.store.store import Store
 
 __all__ = ["cached_digest"]
 

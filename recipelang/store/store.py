@@ -1,7 +1,8 @@
 """The store: objects, manifests and action records under one folder, shared by any number of runs.
 
-    obj/ab/abcd…        an object: a canonical safetensors shard or a file, named by its sha256,
-    0444 man/ab/abcd…        an artifact's manifest, named by its identity
+    obj/ab/abcd…        an object, 0444: a file, named by its sha256, or a canonical safetensors
+                        shard, named by its header and its tensors' sha256
+    man/ab/abcd…        an artifact's manifest, named by its identity
     act/ab/KEY/ID       an action record: what an action key gave, on which backend and device
     src/ab/KEY          a source's artifact id, so that its weights are hashed once
     sum/ab/STAT         a file's digest by device, inode, size and mtime
@@ -12,6 +13,10 @@
 Objects are durable before the manifest that names them, manifests before action records, and those
 before the lock file. Nothing in it is ever changed, only added or removed, and nothing is
 hard-linked out of it, so that nobody changes it from outside.
+
+A shard is not named by the sha256 of its file, because its tensors' are taken while it is written:
+hashing every byte a second time was half of a merge's hashing, and a processor without SHA
+instructions hashes 320 MB a second. :mod:`recipelang.store.objects` has the rule.
 
 Example:
     >>> store = Store.open_for(Path("a.recipe"))  # doctest: +SKIP
@@ -35,22 +40,16 @@ from uuid import uuid4
 from recipelang.diagnostics import fault
 from recipelang.store.artifact import Manifest
 from recipelang.store.files import READ_ONLY, ensure_folder, move_in, write_file
+from recipelang.store.objects import file_digest, hash_object
 from recipelang.store.place import find_root
 from recipelang.store.records import ActionRecord
 from recipelang.types import DTYPE_BYTES
 
-__all__ = ["FORMAT", "Store", "file_digest"]
+__all__ = ["FORMAT", "Store"]
 
 FORMAT = 1
-BLOCK = 1 << 20
 EMPTY = hashlib.sha256().hexdigest()
 IGNORE = "# written by recipelang: models and caches do not belong in git\n*\n"
-
-
-def file_digest(path: Path) -> str:
-    """The sha256 (hex) of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +146,13 @@ class Store:
         if manifest is None:
             return
         for digest in sorted(_objects(manifest)):
-            self._ensure_object(digest)
+            self._ensure_object(digest, digest in manifest.shards)
         if manifest.base:
             self.ensure_sound(manifest.base)
 
-    def _ensure_object(self, digest: str) -> None:
+    def _ensure_object(self, digest: str, shard: bool) -> None:
         path = self.object_path(digest)
-        if self.has(digest) and file_digest(path) == digest:
+        if self.has(digest) and hash_object(path, shard=shard).name == digest:
             return
         with contextlib.suppress(OSError):
             path.unlink()
@@ -181,17 +180,14 @@ class Store:
                 move_in(copy, self.object_path(digest))
         return digest
 
-    def adopt(self, temporary: Path, digest: str = "") -> str:
-        """Keep a finished file of :meth:`temporary` by renaming it; returns its sha256 (hex).
-
-        ``digest`` is the sha256 where the writer has taken it on the way.
+    def adopt(self, temporary: Path, digest: str) -> None:
+        """Keep a finished file by renaming it, under the name that its writer has taken on the
+        way.
         """
-        name = digest or file_digest(temporary)
-        if self._holds(name, temporary.stat().st_size):
+        if self._holds(digest, temporary.stat().st_size):
             temporary.unlink()
         else:
-            move_in(temporary, self.object_path(name))
-        return name
+            move_in(temporary, self.object_path(digest))
 
     # ------------------------------------------------------------ manifests
 

@@ -13,7 +13,6 @@ Example:
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from recipelang.processors import processors
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.evaluate import Evaluation, held_bytes, needs_statistics, walk
 from recipelang.weights.kernel import Kth
@@ -79,19 +79,12 @@ def run_region(
         if not writer.finished(name)
     ]
     run = _Run(jobs, budget_bytes, report)
-    workers = threads or _processors()
+    workers = threads or processors()
     run.take_model_statistics(memo, workers)
     with ThreadPoolExecutor(workers, thread_name_prefix="weights") as pool:
         for future in [pool.submit(run.work) for _ in range(workers)]:
             future.result()
     return run.stats()
-
-
-def _processors() -> int:
-    """The processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,9 +3,9 @@ threads.
 
 Canonical: names sorted, the header padded to a multiple of eight bytes, the metadata
 ``{"format": "pt"}`` alone; equal tensors give equal bytes. Shards are preallocated and each tensor
-goes to its final place. Every tensor's digest is taken while it is written, every shard's by a
-thread that follows behind. A journal beside the shards names the tensors that are complete, so a
-killed merge goes on where it stopped.
+goes to its final place. Every tensor's digest is taken while it is written, and a shard's follows
+from them. A journal beside the shards names the tensors that are complete, so a killed merge goes
+on where it stopped.
 
 Example:
     >>> writer = ModelWriter(folder, {"a": TensorInfo("F32", (2,))})      # doctest: +SKIP
@@ -16,7 +16,6 @@ Example:
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipelang.store.artifact import StoredTensor
 from recipelang.store.files import sync, sync_folder, translated
+from recipelang.store.objects import range_digest, shard_digest
 from recipelang.types import TensorInfo
 from recipelang.weights.shards import ShardLayout, layout
 
@@ -37,12 +37,11 @@ if TYPE_CHECKING:
 __all__ = ["ModelWriter", "Shard", "Written"]
 
 JOURNAL = "journal.jsonl"
-CHUNK = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A finished file: ``digest`` is its sha256 (hex)."""
+    """A finished file: ``digest`` is what an object is called that holds it (hex)."""
 
     path: Path
     digest: str
@@ -81,9 +80,6 @@ class ModelWriter:
             folder.mkdir(parents=True, exist_ok=True)
             self._files = {s.name: self._open_shard(s) for s in self._layout}
             self._journal = self._open_journal()
-        self._followers = [
-            _Follower(self, shard, self._files[shard.name]) for shard in self._layout
-        ]
 
     def finished(self, name: str) -> bool:
         """Whether the tensor is complete, from this run or from the one that was killed."""
@@ -117,23 +113,20 @@ class ModelWriter:
         if len(missing) > len(empty):
             raise ValueError(f"{len(missing) - len(empty)} tensors were not written")
         with translated(self.folder):
-            digests = [follower.result() for follower in self._followers]
             for descriptor in self._files.values():
                 sync(descriptor)
             self.close()
             (self.folder / JOURNAL).unlink()
             sync_folder(self.folder)
-        shards = tuple(
-            Shard(self.folder / s.name, digest, s.bytes)
-            for s, digest in zip(self._layout, digests, strict=True)
-        )
-        table = {
-            name: StoredTensor(
-                info.dtype, info.shape, self._digests[name], self._shard_digest(name, shards),
-                self._places[name][1],
-            )
-            for name, info in self.tensors.items()
-        }  # fmt: skip
+        named = {
+            s.name: shard_digest(s.header, (self._digests[n] for n in s.tensors))
+            for s in self._layout
+        }
+        shards = tuple(Shard(self.folder / s.name, named[s.name], s.bytes) for s in self._layout)
+        table: dict[str, StoredTensor] = {}
+        for name, info in self.tensors.items():
+            (shard, offset), digest = self._places[name], self._digests[name]
+            table[name] = StoredTensor(info.dtype, info.shape, digest, named[shard.name], offset)
         return Written(table, shards)
 
     def close(self) -> None:
@@ -141,14 +134,8 @@ class ModelWriter:
         if self._closed:
             return
         self._closed = True
-        for follower in self._followers:
-            follower.stop()
         for descriptor in (*self._files.values(), self._journal):
             os.close(descriptor)
-
-    def _shard_digest(self, name: str, shards: tuple[Shard, ...]) -> str:
-        position = self._layout.index(self._places[name][0])
-        return shards[position].digest
 
     def _complete(self, name: str, digest: str) -> None:
         line = json.dumps({"name": name, "digest": digest}) + "\n"
@@ -156,10 +143,6 @@ class ModelWriter:
             self._hashers.pop(name, None)
             self._digests[name] = digest
             os.write(self._journal, line.encode())
-            shard = self._places[name][0]
-        for follower in getattr(self, "_followers", ()):
-            if follower.shard is shard:
-                follower.wake()
 
     def _open_shard(self, shard: ShardLayout) -> int:
         descriptor = os.open(self.folder / shard.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -180,7 +163,7 @@ class ModelWriter:
         if lines and lines[0] == kept[0]:
             for line in lines[1:-1]:  # what follows the last line break was cut off
                 name, digest = _journal_row(line)
-                if name in self.tensors and self._hash_tensor(name) == digest:
+                if name in self.tensors and self._digest_on_disk(name) == digest:
                     self._digests[name] = digest
                     kept.append(line)
         descriptor = os.open(
@@ -189,79 +172,9 @@ class ModelWriter:
         os.write(descriptor, b"\n".join(kept) + b"\n")
         return descriptor
 
-    def _hash_tensor(self, name: str) -> str:
-        shard, offset = self._places[name]
-        sha = hashlib.sha256()
-        for part in _chunks(self._files[shard.name], offset, offset + self.tensors[name].bytes):
-            sha.update(part)
-        return sha.hexdigest()
-
-
-class _Follower:
-    """Hashes a shard from its first byte on, as far as its tensors are complete."""
-
-    def __init__(self, writer: ModelWriter, shard: ShardLayout, descriptor: int) -> None:
-        self.shard = shard
-        self._writer = writer
-        self._descriptor = descriptor
-        self._sha = hashlib.sha256()
-        self._condition = threading.Condition()
-        self._stopped = False
-        self._error: OSError | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def wake(self) -> None:
-        """A tensor of the shard is complete."""
-        with self._condition:
-            self._condition.notify_all()
-
-    def stop(self) -> None:
-        """End the thread."""
-        with self._condition:
-            self._stopped = True
-            self._condition.notify_all()
-        self._thread.join()
-
-    def result(self) -> str:
-        """The digest of the whole file; waits for it. Raises OSError when it could not be read."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._sha.hexdigest()
-
-    def _run(self) -> None:
-        try:
-            self._follow()
-        except OSError as error:
-            self._error = error
-
-    def _follow(self) -> None:
-        descriptor = self._descriptor
-        at = 0
-        for name in self.shard.tensors:
-            with self._condition:
-                while not self._stopped and not self._writer.finished(name):
-                    self._condition.wait()
-                if self._stopped:
-                    return
-            end = self.shard.offsets[name] + self._writer.tensors[name].bytes
-            for part in _chunks(descriptor, at, end):
-                self._sha.update(part)
-            at = end
-        for part in _chunks(descriptor, at, self.shard.bytes):
-            self._sha.update(part)
-
-
-def _chunks(descriptor: int, start: int, stop: int) -> Any:
-    buffer = bytearray(min(CHUNK, max(1, stop - start)))
-    view = memoryview(buffer)
-    while start < stop:
-        count = os.preadv(descriptor, [view[: min(CHUNK, stop - start)]], start)
-        if count == 0:
-            raise OSError(errno.EIO, "the file became shorter")
-        yield view[:count]
-        start += count
+    def _digest_on_disk(self, name: str) -> str:
+        shard, start = self._places[name]
+        return range_digest(self._files[shard.name], start, start + self.tensors[name].bytes)
 
 
 def _write_all(descriptor: int, data: Any, offset: int) -> None:

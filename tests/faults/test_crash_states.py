@@ -23,6 +23,7 @@ from recipelang.lineage.keys import KEY, digest
 from recipelang.lineage.lockfile import Lock, LockedStep, lock_path, read_lock
 from recipelang.run.locking import write_lock
 from recipelang.store import ActionRecord, Manifest, Store, files
+from recipelang.store.check import check_artifact
 
 CALLS = ("open", "write", "fsync", "rename", "mkdir", "unlink", "close")
 
@@ -213,11 +214,7 @@ def _faults(store: Store, recipe: Path, finished: int) -> list[str]:
 
 
 def _sound(store: Store, artifact: str) -> bool:
-    manifest = store.manifest(artifact)
-    if manifest is None or not store.is_whole(artifact):
-        return False
-    objects = manifest.files.values()
-    return all(hashlib.sha256(store.object_path(d).read_bytes()).hexdigest() == d for d in objects)
+    return store.is_whole(artifact) and check_artifact(store, artifact) == ()
 
 
 def _bad_states(

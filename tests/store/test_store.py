@@ -18,7 +18,10 @@ from recipelang.store import ActionRecord, Manifest, Store, StoredTensor
 from recipelang.store.check import check_artifact
 from recipelang.store.digests import cached_digest
 from recipelang.store.locks import key_locks
+from recipelang.store.objects import hash_object, shard_digest
 from recipelang.store.place import find_root
+from recipelang.types import TensorInfo
+from recipelang.weights.shards import layout
 
 
 @pytest.fixture
@@ -28,10 +31,27 @@ def store(tmp_path: Path) -> Store:
     return made
 
 
-def _model(store: Store, values: bytes = b"\1\2\3\4") -> Manifest:
-    shard = store.put_bytes(b"header.." + values)
-    tensor = StoredTensor("U8", (len(values),), hashlib.sha256(values).hexdigest(), shard, 8)
-    return Manifest("model", {"w": tensor}, {"config.json": store.put_bytes(b"{}")})
+VALUES = {"v": b"\5\6\7\0", "w": b"\1\2\3\4"}
+
+
+def _shard(dtype: str = "U8", shape: tuple[int, ...] = (4,)) -> tuple[bytes, bytes]:
+    """A shard's header and data, as the writer puts them down."""
+    (planned,) = layout(dict.fromkeys(VALUES, TensorInfo(dtype, shape)), 100)
+    return planned.header, b"".join(VALUES.values())
+
+
+def _model(store: Store) -> Manifest:
+    header, data = _shard()
+    sums = {name: hashlib.sha256(values).hexdigest() for name, values in VALUES.items()}
+    shard = shard_digest(header, sums.values())
+    with store.temporary() as folder:
+        (folder / "shard").write_bytes(header + data)
+        store.adopt(folder / "shard", shard)
+    tensors = {
+        name: StoredTensor("U8", (4,), sums[name], shard, len(header) + 4 * i)
+        for i, name in enumerate(VALUES)
+    }
+    return Manifest("model", tensors, {"config.json": store.put_bytes(b"{}")})
 
 
 def test_opening_makes_nothing(tmp_path: Path) -> None:
@@ -88,11 +108,12 @@ def test_put_twice_is_put_once(tmp_path_factory: pytest.TempPathFactory, data: b
 
 def test_adopt_and_put_file(store: Store, tmp_path: Path) -> None:
     """A file of the temporary folder is renamed in; one from outside is copied, never linked."""
+    digest = hashlib.sha256(b"shard").hexdigest()
     with store.temporary() as folder:
-        (folder / "x").write_bytes(b"shard")
-        digest = store.adopt(folder / "x")
-        (folder / "y").write_bytes(b"shard")
-        assert store.adopt(folder / "y") == digest
+        for name in "xy":
+            (folder / name).write_bytes(b"shard")
+            store.adopt(folder / name, digest)
+            assert not (folder / name).exists()
     assert store.object_path(digest).read_bytes() == b"shard"
     outside = tmp_path / "file"
     outside.write_bytes(b"mine")
@@ -136,15 +157,79 @@ def test_a_damaged_manifest_is_none(store: Store) -> None:
 
 
 def test_check_artifact_names_damage(store: Store) -> None:
-    """A flipped bit is found in the object and in the tensor."""
-    artifact = store.put_manifest(_model(store))
+    """A flipped bit is found in the object and in the tensor, and in a file."""
+    manifest = _model(store)
+    artifact = store.put_manifest(manifest)
     assert check_artifact(store, artifact) == ()
-    shard = store.object_path(_model(store).tensors["w"].shard)
-    shard.chmod(0o644)
-    shard.write_bytes(b"header..\1\2\3\5")
-    wrong = check_artifact(store, artifact)
-    assert any("shard" in line for line in wrong)
-    assert any("`w`" in line for line in wrong)
+    shard, config = manifest.tensors["w"].shard, manifest.files["config.json"]
+    for name, data in ((shard, b"".join(_shard())[:-1] + b"\5"), (config, b"[]")):
+        store.object_path(name).chmod(0o644)
+        store.object_path(name).write_bytes(data)
+    assert set(check_artifact(store, artifact)) == {
+        f"the shard {shard[:12]} has other bytes than its name says",
+        "the tensor `w` has other values than the manifest says",
+        "the file `config.json` has other bytes than its name says",
+    }
+
+
+def test_a_manifest_with_a_wrong_place_is_damage(store: Store) -> None:
+    """A manifest's identity leaves places out; the check looks at them."""
+    manifest = _model(store)
+    artifact = store.put_manifest(manifest)
+    path = store.manifest_path(artifact)
+    text, right = path.read_text(), f'"offset":{manifest.tensors["w"].offset}'
+    path.chmod(0o644)
+    path.write_text(text.replace(right, f'"offset":{manifest.tensors["w"].offset - 4}'))
+    wrong = ("the tensor `w` has other values than the manifest says",)
+    assert check_artifact(store, artifact) == wrong
+
+
+HEADER, DATA = _shard()
+DAMAGED = {
+    "a value": HEADER + DATA[:-1] + b"\5",
+    "values in another order": HEADER + DATA[4:] + DATA[:4],
+    "names in another order": HEADER.translate(bytes.maketrans(b"vw", b"wv")) + DATA,
+    "another dtype": _shard("I8")[0] + DATA,
+    "another shape": _shard(shape=(2, 2))[0] + DATA,
+    "another metadata": HEADER.replace(b'"pt"', b'"tp"') + DATA,
+    "more padding": (len(HEADER) - 7).to_bytes(8, "little") + HEADER[8:] + b" " + DATA,
+    "a wrong length": (len(HEADER) - 9).to_bytes(8, "little") + HEADER[8:] + DATA,
+    "no JSON": HEADER.replace(b"{", b"[") + DATA,
+    "bytes behind the data": HEADER + DATA + b"\0",
+    "one byte less": HEADER + DATA[:-1],
+    "half a header": HEADER[:40],
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_every_damage_of_a_shard_is_found(store: Store, damage: str) -> None:
+    """Whatever byte of a shard is another one, it is not what its name says, and is removed."""
+    assert DAMAGED[damage] != HEADER + DATA
+    manifest = _model(store)
+    artifact, path = store.put_manifest(manifest), store.object_path(manifest.tensors["w"].shard)
+    store.ensure_sound(artifact)
+    path.chmod(0o644)
+    path.write_bytes(DAMAGED[damage])
+    assert any("shard" in line for line in check_artifact(store, artifact))
+    with pytest.raises(RecipeError, match="E0761"):
+        store.ensure_sound(artifact)
+    assert not path.exists()
+
+
+@settings(max_examples=60, deadline=None)
+@given(at=st.integers(0, len(HEADER + DATA) - 1), flip=st.integers(1, 255))
+def test_every_byte_of_a_shard_counts(
+    tmp_path_factory: pytest.TempPathFactory, at: int, flip: int
+) -> None:
+    """No change of a byte keeps the name; the file of a shard has another name than the shard."""
+    path = tmp_path_factory.getbasetemp() / "shard"
+    whole = bytearray(HEADER + DATA)
+    path.write_bytes(whole)
+    name = hash_object(path, shard=True).name
+    whole[at] ^= flip
+    path.write_bytes(whole)
+    assert name not in (hash_object(path, shard=True).name, hash_object(path, shard=False).name)
 
 
 def test_records_of_a_key(store: Store) -> None:

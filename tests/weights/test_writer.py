@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from recipelang.store.objects import hash_object
 from recipelang.types import TensorInfo
 from recipelang.weights.shards import index_json, layout
 from recipelang.weights.writer import JOURNAL, ModelWriter
@@ -36,7 +38,10 @@ def test_any_order_gives_the_same_bytes(tmp_path: Path) -> None:
     data = first.shards[0].path.read_bytes()
     assert data == second.shards[0].path.read_bytes()
     assert first.tensors == second.tensors
-    assert first.shards[0].digest == hashlib.sha256(data).hexdigest()
+    assert first.shards == tuple(replace(s, path=first.shards[0].path) for s in second.shards)
+    hashed = hash_object(first.shards[0].path, shard=True)
+    assert hashed.name == first.shards[0].digest
+    assert hashed.tensors == {(row.offset, row.digest) for row in first.tensors.values()}
     for name, row in first.tensors.items():
         raw = data[row.offset : row.offset + 20]
         assert raw == ARRAYS[name].tobytes()
@@ -101,11 +106,27 @@ def test_another_identity_starts_over(tmp_path: Path) -> None:
 
 
 def test_finishing_early_is_an_error(tmp_path: Path) -> None:
-    """A model with missing tensors is never finished; an empty tensor needs no bytes."""
+    """A model with missing tensors is never finished."""
     writer = ModelWriter(tmp_path / "a", TABLE)
     with pytest.raises(ValueError, match="4 tensors"):
         writer.finish()
     writer.close()
     writer.close()
-    empty = ModelWriter(tmp_path / "b", {"e": TensorInfo("F32", (0, 3))})
-    assert empty.finish().tensors["e"].digest == hashlib.sha256().hexdigest()
+
+
+def test_empty_tensors_and_tables(tmp_path: Path) -> None:
+    """A tensor without elements has the digest of no bytes, wherever it stands; a shard's name is
+    the one that is read from it, even of no tensors at all."""
+    nothing, named = TensorInfo("F32", (0, 3)), set()
+    for names in ("", "t", "e", "et0", "et0u", "t0uv"):
+        table = {n: TABLE["t0"] if n == "t" else nothing for n in names}
+        writer = ModelWriter(tmp_path / f"of {names}", table)
+        if "t" in table:
+            writer.write("t", 0, ARRAYS["t0"])
+        written = writer.finish()
+        (shard,) = written.shards
+        assert hash_object(shard.path, shard=True).name == shard.digest
+        for name in table.keys() - {"t"}:
+            assert written.tensors[name].digest == hashlib.sha256().hexdigest()
+        named.add(shard.digest)
+    assert len(named) == 6
