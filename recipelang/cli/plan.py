@@ -64,7 +64,8 @@ def _planned(program: Program, args: argparse.Namespace) -> tuple[str, Sequence[
     from recipelang.plan.render import render, to_json
 
     made = plan(
-        program, args.targets, backend=args.backend, skip=args.without, store=args.store
+        program, args.targets, backend=args.backend, skip=args.without, store=args.store,
+        tell=lambda text: print(text, file=sys.stderr, flush=True),
     )  # fmt: skip
     if args.format == "json":
         return json.dumps(to_json(made), ensure_ascii=False) + "\n", made.diagnostics

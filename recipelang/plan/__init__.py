@@ -6,7 +6,7 @@ Example: ``print(render(plan(recipelang.load("medic.recipe"))))``, with ``render
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,11 +19,13 @@ __all__ = ["plan"]
 def plan(
     program: Program, targets: Collection[str] = (), *, backend: str | None = None,
     skip: Collection[str] = (), store: str | None = None, verify: bool = False,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Plan:  # fmt: skip
     """The plan of a program against its store and lock; nothing is written but digests of inputs.
 
     ``backend`` is ``torch`` or ``jax`` (the lock's, else torch, else jax); ``skip`` names passes to
-    leave out; ``store`` is another store than the recipe's. Raises RecipeError for a name in
+    leave out; ``store`` is another store than the recipe's; ``tell`` hears how far hashing the
+    inputs is when it takes long. Raises RecipeError for a name in
     ``targets`` or ``skip`` that there is not (E0820), and for a lock or store that cannot be read.
     """
     from pathlib import Path
@@ -38,7 +40,7 @@ def plan(
     checked_names(program, targets, skip)
     lock = read_lock(lock_path(recipe))
     opened = Store.open(Path(store)) if store else Store.open_for(recipe)
-    view = View(opened, lock, recipe.absolute().parent)
+    view = View(opened, lock, recipe.absolute().parent, tell=tell)
     return make_plan(
         program, tuple(targets), view, backend=backend, preferred=lock.backend,
         skip=frozenset(skip), verify=verify,

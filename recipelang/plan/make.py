@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from recipelang.ir.graph import Node
+from recipelang.ir.graph import Node, walk
 from recipelang.lineage.keys import ActionKey, Lookup, StepIds, action_key, is_input
 from recipelang.ops import registry
 from recipelang.ops.spec import Cost, Operation
@@ -49,6 +49,7 @@ def make_plan(
     """
     ids = StepIds(lambda node: view.content(node) or f"not here: {node.attr('uri')}", lookup)
     chosen = _targets(program, targets)
+    view.hash_sources(node for node in walk(chosen.nodes) if is_input(lookup(node.op)))
     begin = start(
         program, chosen.nodes, ids, everything=True, gates=chosen.gates, lookup=lookup
     )  # fmt: skip

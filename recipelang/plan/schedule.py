@@ -7,7 +7,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -57,6 +57,10 @@ class StoreView(Protocol):
     @property
     def root(self) -> Path:
         """The folder; it need not exist yet."""
+        ...
+
+    def hash_sources(self, nodes: Iterable[Node]) -> None:
+        """Sources whose contents will be asked for."""
         ...
 
     def content(self, node: Node) -> str | None:

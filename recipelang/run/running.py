@@ -16,7 +16,7 @@ from recipelang.diagnostics import Diagnostic, Label, RecipeError, Sink
 from recipelang.ir.graph import Node
 from recipelang.lineage.lockfile import lock_path, read_lock
 from recipelang.program import GateRoot, Program, PublishRoot, nodes_of
-from recipelang.run.events import Event, Listener
+from recipelang.run.events import Event, Listener, Note
 from recipelang.run.executor import execute
 from recipelang.run.gates import GateResult, evaluate_gate
 from recipelang.run.keeping import Keeper, LockedChange, locked_fault
@@ -104,7 +104,10 @@ def run_program(
     check_targets(program, options.targets)
     store = Store.open_for(path)
     before = read_lock(lock_path(path))
-    view = View(store, before, path.absolute().parent)
+    if store.writable:
+        store.prepare()  # before the inputs are hashed, so that their digests are kept
+    folder = path.absolute().parent
+    view = View(store, before, folder, tell=lambda text: listener(Note(text)))
     plan = make_plan(
         program, options.targets, view, backend=options.backend, preferred=before.backend
     )
@@ -113,7 +116,7 @@ def run_program(
         raise RecipeError(*plan.diagnostics)
     for root in plan.publishes:
         _at(root, lambda root=root: check_place(resolve(root.uri, root.folder), root.overwrite))
-    if plan.to_run or store.writable:
+    if plan.to_run:
         store.prepare()
     record = new_run(path, targets=options.targets, params=dict(options.settings))
     session = Session(

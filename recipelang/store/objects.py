@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -64,16 +65,20 @@ def shard_digest(header: bytes, digests: Iterable[str]) -> str:
     return hashlib.sha3_256(SHARD + header + bytes.fromhex("".join(digests))).hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """The sha256 (hex) of a file's bytes."""
+def file_digest(path: Path, seen: Callable[[int], None] | None = None) -> str:
+    """The sha256 (hex) of a file's bytes; ``seen`` hears how many were read, block by block."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return range_digest(file.fileno(), 0, sys.maxsize, seen)
 
 
-def range_digest(descriptor: int, start: int, stop: int) -> str:
+def range_digest(
+    descriptor: int, start: int, stop: int, seen: Callable[[int], None] | None = None
+) -> str:
     """The sha256 (hex) of the bytes ``[start, stop)`` of an open file, or of those it has."""
     hashed, view = hashlib.sha256(), memoryview(bytearray(min(BLOCK, stop - start)))
     while start < stop and (count := os.preadv(descriptor, [view[: stop - start]], start)):
         hashed.update(view[:count])
         start += count
+        if seen is not None:
+            seen(count)
     return hashed.hexdigest()

@@ -10,16 +10,17 @@ Example: ``View(store, lock, folder).lookup(key, None)``.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from recipelang.diagnostics import RecipeError
 from recipelang.ir.graph import Node
 from recipelang.lineage.lockfile import Lock, LockedStep
-from recipelang.store.digests import cached_digest
+from recipelang.store.digests import cached_digest, cached_digests
 from recipelang.store.records import ActionRecord
 from recipelang.store.store import Store
 
@@ -42,15 +43,17 @@ class View:
     """The store and a recipe's lock; implements :class:`recipelang.plan.schedule.StoreView`.
 
     ``folder`` is what relative paths are relative to. ``device`` is this machine's device class,
-    used to choose between records that no lock chooses between.
+    used to choose between records that no lock chooses between. ``tell`` hears how far hashing is.
     """
 
     store: Store
     lock: Lock
     folder: Path
     device: str = "cpu"
+    tell: Callable[[str], None] = lambda text: None
     _keys: dict[str, LockedStep] = field(init=False)
     _contents: dict[Node, str | None] = field(default_factory=dict[Node, "str | None"])
+    _digests: dict[Path, str] = field(default_factory=dict[Path, str])
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_keys", self.lock.by_key())
@@ -59,6 +62,18 @@ class View:
     def root(self) -> Path:
         """The store's folder."""
         return self.store.root
+
+    def hash_sources(self, nodes: Iterable[Node]) -> None:
+        """Hash the files of sources side by side, before their contents are asked for one by
+        one.
+        """
+        files: set[Path] = set()
+        for node in nodes:
+            place = source_path(node, self.folder)
+            if place is not None and not place[1]:
+                with contextlib.suppress(OSError, RecipeError):
+                    files |= _files(node, place[0])
+        self._digests.update(cached_digests(self.store, files, self.tell))
 
     def content(self, node: Node) -> str | None:
         """A source's revision, or the sha256 (hex) of its files; None where it is not here yet."""
@@ -83,21 +98,12 @@ class View:
         count.
         """
         if path.is_file():
-            return cached_digest(self.store, path)
-        from recipelang.weights.folder import AUXILIARY, weight_files
-
-        match node.op:
-            case "tokenizer":
-                names: tuple[str, ...] = AUXILIARY
-                weights: tuple[Path, ...] = ()
-            case "adapter":
-                names = ("adapter_config.json", "adapter_model.safetensors")
-                weights = ()
-            case _:
-                names, weights = ("config.json", *AUXILIARY), weight_files(path)
-        files = {*weights, *(path / name for name in names if (path / name).is_file())}
-        rows = sorted((file.name, cached_digest(self.store, file)) for file in files)
+            return self._file(path)
+        rows = sorted((file.name, self._file(file)) for file in _files(node, path))
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    def _file(self, path: Path) -> str:
+        return self._digests.get(path) or cached_digest(self.store, path)
 
     def _with_template(self, node: Node, digest: str) -> str:
         """A dataset's chat template may be a file of its own."""
@@ -135,6 +141,24 @@ class View:
 def _found(store: Store, record: ActionRecord) -> Found:
     whole = store.is_whole(record.artifact)
     return Found(record.artifact, record.backend, whole, record.run, record.seconds)
+
+
+def _files(node: Node, path: Path) -> set[Path]:
+    """The files of a source that count; ``path`` is a file or a folder."""
+    if path.is_file():
+        return {path}
+    from recipelang.weights.folder import AUXILIARY, weight_files
+
+    match node.op:
+        case "tokenizer":
+            names: tuple[str, ...] = AUXILIARY
+            weights: tuple[Path, ...] = ()
+        case "adapter":
+            names = ("adapter_config.json", "adapter_model.safetensors")
+            weights = ()
+        case _:
+            names, weights = ("config.json", *AUXILIARY), weight_files(path)
+    return {*weights, *(path / name for name in names if (path / name).is_file())}
 
 
 def source_path(node: Node, folder: Path) -> tuple[Path, str] | None:
