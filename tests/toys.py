@@ -127,6 +127,11 @@ def mask(
     """Drop at random."""
 
 
+@operation(kind="weights", result="Model", origin="model", determinism="repeatable")
+def decompose(model: Annotated[Model, SUBJECT, "model"], rank: int = 1) -> None:
+    """Keep singular vectors."""
+
+
 @operation(kind="measure", result="Measured", direction="min")
 def score(
     model: Annotated[Model, OF, "model"], data: Annotated[Dataset | None, ON, "text"] = None
@@ -135,7 +140,8 @@ def score(
 
 
 OPERATIONS: Mapping[str, Operation] = {
-    o.verb: o for o in (source, notes, halve, train, mean, chain, floor, scale, mask, score)
+    o.verb: o
+    for o in (source, notes, halve, train, mean, chain, floor, scale, mask, decompose, score)
 }
 
 

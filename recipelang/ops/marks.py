@@ -34,6 +34,7 @@ __all__ = [
     "OVER",
     "PER_INPUT",
     "PER_TENSOR",
+    "RESULT",
     "SECRET",
     "SUBJECT",
     "TENSOR",
@@ -221,6 +222,8 @@ DRAWN: Final = Mark("drawn")
 LAYERS: Final = Mark("layers")
 """A parameter that is no field: ``depth`` gets the number of layers of a weight operation's first
 operand, ``depths`` those of all its models in order."""
+RESULT: Final = Mark("result")
+"""A parameter that gets the type of a weight operation's result; not a field."""
 METRICS: Final = Mark("metrics")
 """A list of metric names (verbs whose result is ``Measured``): ``metrics`` of ``evaluate``."""
 METRIC: Final = Mark("metric")

@@ -28,6 +28,7 @@ from recipelang.ops.marks import (
     METRICS,
     PER_INPUT,
     PER_TENSOR,
+    RESULT,
     SECRET,
     TENSOR,
     Absent,
@@ -152,7 +153,7 @@ def read_signature(
         if annotation is None or variadic:
             continue
         base, marks = _unwrap(annotation)
-        if any(mark in marks for mark in (TENSOR, LAYERS, DRAWN)):
+        if any(mark in marks for mark in (TENSOR, LAYERS, DRAWN, RESULT)):
             continue
         if any(isinstance(mark, Clause) for mark in marks) and not _is_constant(base):
             operands.append(_operand(parameter.name, base, marks, parameter.default))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from recipelang.ir.graph import Node
 from recipelang.passes.state import GraphState, Region, users_of
+from recipelang.types import is_partial
 
 __all__ = ["GroupWeightOperations"]
 
@@ -19,6 +20,9 @@ __all__ = ["GroupWeightOperations"]
 class GroupWeightOperations:
     """Put a weight operation into the region of its users, where all of them are weight operations
     and its result is no target; its result then exists a block at a time only.
+
+    A model or adapter that a decomposition gives is always written: its last bits are a machine's,
+    so its key does not say what it is, and it takes too long to be made again for every look at it.
 
     Law: every operation rounds to its dtype as before, so a region has the bits of its steps run
     one by one. A region never waits for a step, or another region, that waits for it.
@@ -32,6 +36,8 @@ class GroupWeightOperations:
         order = state.nodes()
         users = users_of(state.roots)
         weights = {n for n in order if getattr(state.lookup(n.op), "kind", "") == "weights"}
+        written = {n for n in weights if _determinism(state, n) != "exact"}
+        written = {n for n in written if not is_partial(n.type)}
         member: dict[Node, set[Node]] = {}
         inner: set[Node] = set()
         for node in reversed(order):
@@ -40,6 +46,7 @@ class GroupWeightOperations:
             taking = users[node]
             joined = {node}.union(*(member[u] for u in taking if u in weights))
             hidden = bool(taking) and node not in state.targets and node not in state.roots
+            hidden = hidden and node not in written
             if hidden and weights.issuperset(taking) and _is_convex(joined, users, member):
                 inner.add(node)
             else:
@@ -52,6 +59,11 @@ class GroupWeightOperations:
         )
         texts = [_text(state, region) for region in regions if len(region.nodes) > 1]
         return replace(state, regions=regions).note(self.name, *texts)
+
+
+def _determinism(state: GraphState, node: Node) -> str:
+    operation = state.lookup(node.op)
+    return operation.determinism if operation else "exact"
 
 
 def _is_convex(

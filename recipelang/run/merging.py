@@ -17,7 +17,7 @@ from recipelang.diagnostics import fault
 from recipelang.ir.graph import Node
 from recipelang.lineage.keys import digest
 from recipelang.passes.state import Region
-from recipelang.run.events import StepProgress
+from recipelang.run.events import Note, StepProgress
 from recipelang.run.opening import open_value
 from recipelang.run.session import Session, place_of
 from recipelang.run.values import AdapterValue, ModelValue
@@ -82,11 +82,13 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
             writer = ModelWriter(folder / str(i), steps[node].tensors, identity=identity)
             stack.callback(writer.close)
             writers[node] = writer
-        run_region([(steps[node], writers[node]) for node in outputs], report=report)
+        stats = run_region([(steps[node], writers[node]) for node in outputs], report=report)
         for node in outputs:
             step = steps[node]
             kind = type_name(step.type).lower() if isinstance(step, Step) else "model"
             made[node] = _keep(session, writers[node], step, kind)
+            if kind == "adapter":
+                _tell_energy(session, node, [stats.facts.get(name, {}) for name in step.tensors])
             session.work[node] = folder
     return made
 
@@ -117,8 +119,18 @@ def _keep(session: Session, writer: ModelWriter, result: Operand, kind: str) -> 
         store.adopt(shard.path, shard.digest)
     files = {name: _put(session, content) for name, content in result.files.items()}
     config = json.dumps(dict(result.config), indent=2, sort_keys=True, ensure_ascii=False)
-    files["config.json"] = store.put_bytes(config.encode())
+    name = "adapter_config.json" if kind == "adapter" else "config.json"
+    files[name] = store.put_bytes(config.encode())
     return store.put_manifest(Manifest(kind, written.tensors, files))
+
+
+def _tell_energy(session: Session, node: Node, facts: Sequence[Mapping[str, float]]) -> None:
+    """Say how much of the change an adapter keeps, of the weights that this run decomposed."""
+    energy, kept = (sum(told.get(word, 0.0) for told in facts) for word in ("energy", "kept"))
+    if energy:
+        place, share = place_of(session.step(node)), kept / energy
+        text = f"keeps {share:.1%} of the energy of what changed in the weights"
+        session.listener(Note(f"{place:<12} {text}"))
 
 
 def _put(session: Session, content: Path | bytes) -> str:
@@ -127,7 +139,8 @@ def _put(session: Session, content: Path | bytes) -> str:
 
 
 def _draws(session: Session, node: Node) -> tuple[str, ...]:
-    """What the masks of each input are keyed by: the step's draw key and the input's step id."""
+    """What the masks of each input are keyed by: the step's draw key and the input's step id. The
+    draws of an operation without such inputs are keyed by the step's alone."""
     state = session.plan.state
     drawn = state.draws(node)
     if drawn is None:
@@ -139,7 +152,7 @@ def _draws(session: Session, node: Node) -> tuple[str, ...]:
         if one is not None:
             written.remove(one)
         found.append(f"{drawn} {state.ids[one] if one is not None else state.step_id(now)}")
-    return tuple(found)
+    return tuple(found) or (drawn,)
 
 
 def _operand(session: Session, node: Node, region: Region, memo: dict[Node, Operand]) -> Operand:

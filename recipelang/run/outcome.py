@@ -69,15 +69,9 @@ def peft_config(given: Mapping[str, Attr], names: list[str], base: ModelValue) -
     are adapted.
     """
     from recipelang.weights.adapter import adapter_config
+    from recipelang.weights.peft_names import target_modules
 
-    def last(name: str) -> str:
-        return name.removesuffix(".weight").rpartition(".")[2]
-
-    short = {last(n) for n in names}
-    others = {last(n) for n in linear_weights(base.checkpoint.tensors) if n not in names}
-    modules = sorted(short - others) + [
-        n.removesuffix(".weight") for n in names if last(n) in others
-    ]
+    modules = target_modules(names, linear_weights(base.checkpoint.tensors))
     written = adapter_config(
         rank=int(number(given, "rank")), alpha=number(given, "alpha"), targets=names,
         dropout=number(given, "dropout"),

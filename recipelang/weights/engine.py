@@ -3,7 +3,7 @@
 Tensors are the unit of work. A worker reads, computes and writes its tensor block by block while
 the others do the same, so reading, computing and writing overlap. What a tensor needs in memory is
 taken from the budget before it starts; one that needs more than the whole budget is read block by
-block.
+block, and where its decompositions alone need more, nothing else runs beside it.
 
 Example:
     >>> stats = run_region([(soup, writer)])      # doctest: +SKIP
@@ -16,15 +16,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from numpy.typing import NDArray
 
 from recipelang.processors import processors
 from recipelang.weights.checkpoint import Checkpoint
-from recipelang.weights.evaluate import Evaluation, held_bytes, needs_statistics, walk
-from recipelang.weights.kernel import Kth
+from recipelang.weights.evaluate import (
+    Evaluation,
+    held_bytes,
+    needs_statistics,
+    walk,
+    working_bytes,
+)
+from recipelang.weights.kernel import Kth, MatrixKernel
 from recipelang.weights.model_statistics import asks_for_model, thresholds
 from recipelang.weights.region import Combine, Leaf, Memo, Operand, Source, Step, source_of
 from recipelang.weights.writer import ModelWriter
@@ -47,12 +55,16 @@ class RegionProgress:
 @dataclass(frozen=True, slots=True)
 class RegionStats:
     """``inputs`` are the checkpoints read; ``read_bytes[i]`` is what was read of the i-th, and
-    ``passes[i]`` that in multiples of the tensors of it that were needed."""
+    ``passes[i]`` that in multiples of the tensors of it that were needed. ``facts`` is what matrix
+    kernels told, by the first tensor that each gave."""
 
     inputs: tuple[Checkpoint, ...]
     read_bytes: tuple[int, ...]
     passes: tuple[float, ...]
     bytes_written: int
+    facts: Mapping[str, Mapping[str, float]] = field(
+        default_factory=dict[str, "Mapping[str, float]"]
+    )
 
     @property
     def bytes_read(self) -> int:
@@ -72,12 +84,7 @@ def run_region(
     E0620 (infinities or NaN), E0621, E0735 (an input changed), E0851, E0852 (the disk).
     """
     memo: Memo = {}
-    jobs = [
-        _Job(name, source_of(operand, name, memo), writer)
-        for operand, writer in outputs
-        for name in writer.tensors
-        if not writer.finished(name)
-    ]
+    jobs = [job for operand, writer in outputs for job in _jobs(operand, writer, memo)]
     run = _Run(jobs, budget_bytes, report)
     workers = threads or processors()
     run.take_model_statistics(memo, workers)
@@ -89,9 +96,37 @@ def run_region(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    name: str
-    source: Source
+    """Tensors that one worker computes: one, or all the results of one matrix kernel."""
+
+    tensors: tuple[tuple[str, Source], ...]
     writer: ModelWriter
+
+    @property
+    def source(self) -> Source:
+        """The first of them; the others are read from the same tensors."""
+        return self.tensors[0][1]
+
+    @property
+    def bytes(self) -> int:
+        return sum(source.info.bytes for _, source in self.tensors)
+
+
+def _jobs(operand: Operand, writer: ModelWriter, memo: Memo) -> Iterator[_Job]:
+    """What the writer has not yet, in its order."""
+    missing = [
+        (name, source_of(operand, name, memo))
+        for name in writer.tensors
+        if not writer.finished(name)
+    ]
+    for _, tensors in groupby(missing, key=lambda item: _shared(*item)):
+        yield _Job(tuple(tensors), writer)
+
+
+def _shared(name: str, source: Source) -> object:
+    """What tells the tensors of one job from those of another."""
+    if isinstance(source, Combine) and isinstance(source.kernel, MatrixKernel):
+        return id(source.kernel)
+    return name
 
 
 class _Run:
@@ -105,7 +140,9 @@ class _Run:
         self._condition = threading.Condition()
         self._failed = False
         self._done = self._written = 0
-        self._total = sum(job.source.info.bytes for job in jobs)
+        self._total = sum(job.bytes for job in jobs)
+        self._tensors = sum(len(job.tensors) for job in jobs)
+        self._facts: dict[str, Mapping[str, float]] = {}
         self._read: dict[int, int] = {}
         self._needed: dict[int, dict[str, int]] = {}
         self._inputs: dict[int, Checkpoint] = {}
@@ -147,7 +184,7 @@ class _Run:
         read = tuple(self._read.get(key, 0) for key in keys)
         needed = [max(1, sum(self._needed[key].values())) for key in keys]
         passes = tuple(r / n for r, n in zip(read, needed, strict=True))
-        return RegionStats(tuple(self._inputs.values()), read, passes, self._written)
+        return RegionStats(tuple(self._inputs.values()), read, passes, self._written, self._facts)
 
     def _take(self) -> _Job | None:
         with self._condition:
@@ -157,23 +194,29 @@ class _Run:
             return self._jobs[self._next - 1]
 
     def _carry_out(self, job: _Job) -> None:
-        need = held_bytes(job.source) if needs_statistics(job.source) else 0
+        working = working_bytes(job.source)
+        need = held_bytes(job.source) + working if needs_statistics(job.source) else 0
         hold = 0 < need <= self._budget
-        reserved = self._reserve(need if hold else 0)
+        reserved = self._reserve(need if hold else min(working, self._budget))
         try:
-            evaluation = Evaluation(job.source, self._read_leaf, hold=hold, known=self._known)
-            for block, values in evaluation.blocks():
-                job.writer.write(job.name, block.start, values)
-                if self._failed:
-                    return
+            sources = [source for _, source in job.tensors]
+            made = Evaluation(sources, self._read_leaf, hold=hold, known=self._known)
+            with closing(made) as evaluation:
+                for name, source in job.tensors:
+                    for block, values in evaluation.blocks(source):
+                        job.writer.write(name, block.start, values)
+                        if self._failed:
+                            return
         finally:
             self._reserve(-reserved)
         for leaf in _leaves(job.source):
             leaf.checkpoint.release(leaf.name)
         with self._condition:
-            self._done += 1
-            self._written += job.source.info.bytes
-            progress = RegionProgress(self._done, len(self._jobs), self._written, self._total)
+            self._done += len(job.tensors)
+            self._written += job.bytes
+            if evaluation.facts:
+                self._facts[job.tensors[0][0]] = evaluation.facts
+            progress = RegionProgress(self._done, self._tensors, self._written, self._total)
         if self._report is not None:
             self._report(progress)
 

@@ -7,8 +7,9 @@ tensor's shape alone, so both ways give the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,9 +19,10 @@ from recipelang.diagnostics import fault
 from recipelang.types import TensorInfo
 from recipelang.weights.kernel import (
     Block,
-    Kernel,
     KthMagnitude,
     MatrixKernel,
+    Prepared,
+    Ranges,
     Result,
     Value,
 )
@@ -37,6 +39,7 @@ __all__ = [
     "blocks_of",
     "held_bytes",
     "needs_statistics",
+    "working_bytes",
 ]
 
 BLOCK_ELEMENTS = 1 << 16
@@ -47,18 +50,21 @@ SAMPLE_ELEMENTS = 1024
 """A k-th magnitude is bracketed by so many pieces of at least so many elements, in whole rows."""
 QUIETLY = np.errstate(divide="ignore", over="ignore", invalid="ignore")
 """Infinities and NaN are found by looking at what was read and made, not by numpy's warnings."""
+RANGE_BLOCKS = 16
+"""A matrix kernel reads so many blocks at a time: products of a few rows would wait for memory."""
 
 Read = Callable[[Leaf, int, int], NDArray[Any]]
 ModelResults: TypeAlias = "Mapping[int, Mapping[str, tuple[Result, ...]]]"
 """``id(step)`` -> tensor -> the answers to its kernel's statistics over the whole model."""
 
 
-def blocks_of(info: TensorInfo) -> Iterator[Block]:
-    """The tensor's blocks: whole rows of the last axis, one at least."""
+def blocks_of(info: TensorInfo, start: int = 0, stop: int | None = None) -> Iterator[Block]:
+    """The tensor's blocks, or those that hold any of the elements ``[start, stop)``: whole rows of
+    the last axis, one at least."""
     row = max(1, info.shape[-1]) if info.shape else 1
     size = max(1, BLOCK_ELEMENTS // row) * row
-    for start in range(0, info.elements, size):
-        yield Block(start, min(start + size, info.elements), info.shape)
+    for at in range(start // size * size, info.elements if stop is None else stop, size):
+        yield Block(at, min(at + size, info.elements), info.shape)
 
 
 def walk(source: Source) -> Iterator[Source]:
@@ -89,6 +95,19 @@ def held_bytes(source: Source) -> int:
     return leaves + source.info.elements
 
 
+def working_bytes(source: Source) -> int:
+    """Memory that the matrix kernels under it take beside the stored tensors."""
+    kernels = {id(s.kernel): s.kernel for s in walk(source) if isinstance(s, Combine)}
+    return sum(k.memory_bytes for k in kernels.values() if isinstance(k, MatrixKernel))
+
+
+def _row_ranges(info: TensorInfo) -> Ranges:
+    """Ranges of whole blocks that cover a matrix."""
+    rows, columns = info.shape
+    step = RANGE_BLOCKS * max(1, BLOCK_ELEMENTS // max(1, columns))
+    return tuple((first, min(first + step, rows)) for first in range(0, rows, step))
+
+
 def _operands(node: Source) -> tuple[Source, ...]:
     match node:
         case Leaf():
@@ -109,31 +128,39 @@ class _Held:
 
 
 class Evaluation:
-    """The evaluation of one source. ``read`` reads stored ranges; ``hold`` keeps what was read;
-    ``known`` are statistics over whole models."""
+    """The evaluation of one source, or of several that share their kernels. ``read`` reads stored
+    ranges; ``hold`` keeps what was read; ``known`` are statistics over whole models. ``facts`` is
+    what matrix kernels told."""
 
     def __init__(
-        self, source: Source, read: Read, *, hold: bool, known: ModelResults | None = None
-    ) -> None:
-        self.source = source
+        self, sources: Sequence[Source], read: Read, *, hold: bool,
+        known: ModelResults | None = None,
+    ) -> None:  # fmt: skip
+        self.facts: dict[str, float] = {}
         self._read = read
         self._known = known or {}
         self._held: dict[int, _Held] = {}
         self._results: dict[int, Any] = {}
         self._whole: dict[int, tuple[NDArray[Any], ...]] = {}
-        self._made: dict[int, NDArray[Any]] = {}
+        self._prepared: dict[int, Prepared] = {}
         if hold:
-            for node in walk(source):
-                if isinstance(node, Leaf):
+            for node in (n for source in sources for n in walk(source)):
+                if isinstance(node, Leaf) and id(node) not in self._held:
                     self._held[id(node)] = _Held(read(node, 0, node.info.elements))
 
-    def blocks(self) -> Iterator[tuple[Block, NDArray[Any]]]:
-        """The result's blocks in order, in the stored dtype. Raises RecipeError E0620, E0621."""
-        for node in walk(self.source):
+    def blocks(self, source: Source) -> Iterator[tuple[Block, NDArray[Any]]]:
+        """A result's blocks in order, in the stored dtype. Raises RecipeError E0620, E0621."""
+        for node in walk(source):
             if isinstance(node, Combine):
                 self._prepare(node)
-        for block in blocks_of(self.source.info):
-            yield block, self._stored(self.source, block, {}, check=True)
+        for block in blocks_of(source.info):
+            yield block, self._stored(source, block, {}, check=True)
+
+    def close(self) -> None:
+        """Forget what was held and prepared. Without it that would stay until a collection of
+        cycles: the kernels' results load through this evaluation."""
+        for kept in (self._held, self._results, self._whole, self._prepared):
+            kept.clear()
 
     def prepare_operands(self, node: Combine) -> None:
         """Take the statistics of everything under a node, so that its operands can be looked at."""
@@ -149,10 +176,14 @@ class Evaluation:
     @QUIETLY
     def _prepare(self, node: Combine) -> None:
         """Take the statistics of a kernel, level after level, and read what it wants whole."""
-        dtype = _compute(node)
         if isinstance(node.kernel, MatrixKernel):
-            self._made[id(node)] = self._compute_whole(node, node.kernel, dtype)
+            if id(node.kernel) not in self._prepared:
+                info = node.sources[0].info
+                made = node.kernel.prepare(np, partial(self._rows, node), _row_ranges(info))
+                self._prepared[id(node.kernel)] = made
+                self.facts |= made.facts
             return
+        dtype = _compute(node)
         self._whole[id(node)] = tuple(
             widen(self._read(leaf, 0, leaf.info.elements), dtype).reshape(leaf.info.shape)
             for leaf in node.whole
@@ -165,24 +196,21 @@ class Evaluation:
         solve = node.kernel.solve
         self._results[id(node)] = results if solve is None else solve(results)
 
-    def _compute_whole(
-        self, node: Combine, kernel: MatrixKernel, dtype: np.dtype[Any]
-    ) -> NDArray[Any]:
-        """The result of a kernel over whole tensors, in the stored dtype, 1-D."""
-
-        def load(role: str, index: int) -> NDArray[Any]:
-            source = node.inputs[role][index]
-            assert source is not None
-            parts: list[NDArray[Any]] = []
-            for block in blocks_of(source.info):
-                stored = self._stored(source, block, {}, check=True)
-                if isinstance(source, Leaf) and not node.allow:
-                    _check_finite(stored, source.info, source.name, f"an input of `{node.verb}`")
-                parts.append(widen(stored, dtype))
-            whole = np.concatenate(parts) if parts else np.zeros(0, dtype)
-            return whole.reshape(source.info.shape)
-
-        return narrow(kernel.compute(np, load).reshape(-1), node.info.dtype)
+    def _rows(self, node: Combine, role: str, index: int, first: int, last: int) -> NDArray[Any]:
+        """Rows of an operand's matrix, wide; put together from its own blocks, so that they have
+        the bits that it has when it is written."""
+        source = node.inputs[role][index]
+        assert source is not None
+        dtype, columns = _compute(node), source.info.shape[1]
+        parts: list[NDArray[Any]] = []
+        for block in blocks_of(source.info, first * columns, last * columns):
+            stored = self._stored(source, block, {}, check=True)
+            if isinstance(source, Leaf) and not node.allow:
+                _check_finite(stored, source.info, source.name, f"an input of `{node.verb}`")
+            begin, end = first * columns - block.start, last * columns - block.start
+            parts.append(widen(stored[max(0, begin) : end], dtype))
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return whole.reshape(-1, columns)
 
     def _level(self, node: Combine, statistics: tuple[Any, ...]) -> tuple[Result, ...]:
         kth = [s for s in statistics if isinstance(s, KthMagnitude)]
@@ -225,7 +253,7 @@ class Evaluation:
     ) -> Mapping[str, tuple[Any, ...]]:
         """Role -> the operands' blocks, wide; zeros where a tensor is not read."""
         dtype = _compute(node)
-        unread = node.kernel.unread if isinstance(node.kernel, Kernel) else ()
+        unread = node.kernel.unread
         inputs: dict[str, tuple[Any, ...]] = {}
         for role, items in node.inputs.items():
             blocks: list[Any] = []
@@ -280,7 +308,10 @@ class Evaluation:
         self, node: Combine, block: Block, seen: dict[int, NDArray[Any]], *, check: bool
     ) -> NDArray[Any]:
         if isinstance(node.kernel, MatrixKernel):
-            return self._made[id(node)][block.start : block.stop]
+            columns = node.info.shape[1]
+            rows = self._prepared[id(node.kernel)].results[node.part]
+            made = rows(block.start // columns, block.stop // columns)
+            return narrow(made.reshape(-1), node.info.dtype)
         inputs = self._inputs(node, block, seen, check=check)
         wide = node.kernel.combine(np, inputs, block, self._results[id(node)])
         return narrow(wide, node.info.dtype)

@@ -2,10 +2,12 @@
 its blocks.
 
 A weight operation's function is called once for each tensor of its result, with the fields resolved
-for that tensor, and returns a :class:`Kernel` or a :class:`Copy`. All kernels see float32 blocks
-and give float32 blocks (float64 where the stored dtype is F64); the engine reads, widens, rounds to
-the result's dtype and writes. The rounding is part of the operation's meaning also when operations
-are fused. A kernel is plain array code over the namespace ``xp``.
+for that tensor, and returns a :class:`Kernel`, a :class:`MatrixKernel` or a :class:`Copy`; that of
+an operation that gives an adapter is called once for each adapted weight, and returns a
+:class:`MatrixKernel` of two results, A and B. All kernels see float32 blocks and give float32
+blocks (float64 where the stored dtype is F64); the engine reads, widens, rounds to the result's
+dtype and writes. The rounding is part of the operation's meaning also when operations are fused. A
+kernel is plain array code over the namespace ``xp``.
 
 Blocks are cut by the tensor's shape alone (never by the memory budget or the number of threads), so
 sums run in one order and a fused chain has the bits of the unfused one.
@@ -13,8 +15,8 @@ sums run in one order and a fused chain has the bits of the unfused one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 __all__ = [
@@ -24,10 +26,14 @@ __all__ = [
     "Kernel",
     "Kth",
     "KthMagnitude",
+    "Load",
     "MatrixKernel",
     "ModelKth",
+    "Prepared",
+    "Ranges",
     "Result",
     "RowSums",
+    "Rows",
     "Statistic",
     "SumOf",
     "SumsOf",
@@ -146,16 +152,39 @@ class Kernel:
     solve: Callable[[Results], Any] | None = None
 
 
+Load: TypeAlias = "Callable[[str, int, int, int], Array]"
+"""``load(role, index, first, last)``: rows ``[first, last)`` of an operand's matrix, read at that
+moment, (last - first, columns) float32 or wider."""
+
+Ranges: TypeAlias = "Sequence[tuple[int, int]]"
+"""Row ranges ``(first, last)`` that follow each other and cover the operands' matrices."""
+
+Rows: TypeAlias = "Callable[[int, int], Array]"
+"""``rows(first, last)``: these rows of a result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a :class:`MatrixKernel` is ready to give: the rows of each of its results. ``facts`` are
+    numbers about them that a run may tell (the energy that was kept)."""
+
+    results: tuple[Rows, ...]
+    facts: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
 @dataclass(frozen=True, slots=True)
 class MatrixKernel:
-    """A kernel that sees tensors whole: decompositions.
+    """A kernel over whole matrices: decompositions. All operand tensors have one 2-D shape.
 
-    ``compute(xp, load)`` gives the whole result in its shape; ``load(role, index)`` gives an
-    operand tensor in its shape, float32 or wider, read at that moment, so that only what is held is
-    in memory at once.
+    ``prepare(xp, load, ranges)`` is called once and reads the operands in ``ranges``, as often as
+    it needs; then the rows of the results are asked for in order, which may load again.
+    ``memory_bytes`` is about what it holds at its peak, beside the operands' stored tensors.
+    ``unread`` as in :class:`Kernel`: what it names is never loaded.
     """
 
-    compute: Callable[[Any, Callable[[str, int], Array]], Array]
+    prepare: Callable[[Any, Load, Ranges], Prepared]
+    memory_bytes: int
+    unread: frozenset[tuple[str, int]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

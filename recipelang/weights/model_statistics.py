@@ -63,7 +63,7 @@ def thresholds(
     tasks: dict[str, _Task] = {}
     for name, node in sorted(nodes.items()):
         assert isinstance(node.kernel, Kernel)
-        evaluation = Evaluation(node, read, hold=False, known=known)
+        evaluation = Evaluation((node,), read, hold=False, known=known)
         tasks[name] = _Task(node, node.kernel.model, evaluation)
     shares = {s.number: s.share for task in tasks.values() for s in task.asked}
     found: dict[int, dict[str, Kth]] = {}

@@ -34,6 +34,7 @@ from recipelang.weights.kernel import (
     Results,
 )
 from recipelang.weights.metadata import FLOATS, checkpoint_type
+from recipelang.weights.peft_names import weight_of
 from recipelang.weights.varying import check_patterns, resolve
 
 __all__ = [
@@ -52,12 +53,13 @@ __all__ = [
 @dataclass(frozen=True, eq=False)
 class Step:
     """One weight operation with its operands by role and all its fields. ``draws`` holds, for each
-    of the ``inputs``, what its random masks are keyed by."""
+    of the ``inputs`` (of an operation without, for the step), what its random draws are keyed by.
+    """
 
     operation: Operation
     operands: Mapping[str, tuple[Operand, ...]]
     fields: Mapping[str, Attr]
-    type: ModelType | DeltaType | LayersType
+    type: ModelType | DeltaType | LayersType | AdapterType
     draws: tuple[str, ...] = ()
 
     @cached_property
@@ -65,6 +67,8 @@ class Step:
         """The table of the result."""
         if isinstance(self.type, DeltaType):
             return delta_tensors(self.type.of) or {}
+        if isinstance(self.type, AdapterType):
+            return self.type.tensors or {}
         return model_of(self.type).tensors or {}
 
     @cached_property
@@ -73,19 +77,31 @@ class Step:
         return tuple(model_of(operand_type(operand)).layers or 0 for operand in _models(self))
 
     @cached_property
+    def factors(self) -> Mapping[str, tuple[str, ...]]:
+        """Of an adapter, each weight that it changes -> the names of its factors, A and B."""
+        found: dict[str, tuple[str, ...]] = {}
+        for name in sorted(self.tensors):
+            weight = weight_of(name)
+            found[weight] = (*found.get(weight, ()), name)
+        return found
+
+    @cached_property
     def layers(self) -> int | None:
         """The number of layers of the first model operand."""
         return next(iter(self.depths), None) or None
 
     @cached_property
     def config(self) -> Mapping[str, object]:
-        """The configuration of the result (for a delta and for layers, of its model)."""
+        """The configuration of the result (for a delta and for layers, of its model; PEFT's, for an
+        adapter)."""
+        if isinstance(self.type, AdapterType):
+            return self.type.config or {}
         return model_of(self.type).config or {}
 
     @cached_property
     def files(self) -> Mapping[str, Path | bytes]:
-        """The first model operand's tokenizer files."""
-        for operands in self.operands.values():
+        """The first model operand's tokenizer files; an adapter has none."""
+        for operands in () if is_adapter(self) else self.operands.values():
             for operand in operands:
                 if not is_adapter(operand):
                     return operand.files
@@ -125,7 +141,8 @@ class Equal:
 class Combine:
     """A kernel over operand tensors of one shape, None where an operand has no such tensor.
     ``whole`` are the tensors that it sees whole. ``allow`` lets infinities and NaN through.
-    ``name`` is the tensor's of ``step``."""
+    ``name`` is the tensor's of ``step``; ``part`` says which of a matrix kernel's results it is.
+    """
 
     kernel: Kernel | MatrixKernel
     inputs: Mapping[str, tuple[Source | None, ...]]
@@ -135,14 +152,14 @@ class Combine:
     verb: str = ""
     step: Step | None = None
     name: str = ""
+    part: int = 0
 
     @cached_property
     def sources(self) -> tuple[Source, ...]:
         """The operand tensors that are read, in order."""
-        unread = self.kernel.unread if isinstance(self.kernel, Kernel) else ()
         return tuple(
             source for role, items in self.inputs.items() for i, source in enumerate(items)
-            if source is not None and (role, i) not in unread
+            if source is not None and (role, i) not in self.kernel.unread
         )  # fmt: skip
 
 
@@ -156,7 +173,7 @@ def make_step(
 ) -> Step:  # fmt: skip
     """A step whose result type comes from the operands as they are now.
 
-    ``draws`` are the keys of the inputs' masks, their positions where it is empty. ``fields`` may
+    ``draws`` are the keys of the inputs' draws, their positions where it is empty. ``fields`` may
     leave out what has a default; a per-input field may be one value for all inputs.
     Raises RecipeError with the operation's own complaint (band E05 or E06).
     """
@@ -167,8 +184,9 @@ def make_step(
         result = result_of(operation, Typed(types, complete))
     except Fault as complaint:
         raise fault(complaint.code, complaint.message, help=complaint.help) from None
-    assert isinstance(result, ModelType | DeltaType | LayersType)
-    keyed = tuple(draws) or tuple(str(i) for i in range(len(given.get("inputs", ()))))
+    assert isinstance(result, ModelType | DeltaType | LayersType | AdapterType)
+    count = len(given["inputs"]) if "inputs" in given else 1
+    keyed = tuple(draws) or tuple(str(i) for i in range(count))
     step = Step(operation, given, complete, result, keyed)
     for name, value in complete.items():
         bad = check_patterns(value, step.tensors)
@@ -187,7 +205,7 @@ def operand_type(operand: Operand) -> ModelType | DeltaType | LayersType | Adapt
 
 
 def is_adapter(operand: Operand) -> bool:
-    """Whether a checkpoint holds a low-rank adapter."""
+    """Whether it is a low-rank adapter."""
     return "peft_type" in operand.config
 
 
@@ -204,6 +222,8 @@ def source_of(operand: Operand, name: str, memo: Memo) -> Source:
 
 
 def _of_step(step: Step, name: str, memo: Memo) -> Source:
+    if is_adapter(step):
+        return _factor(step, name, memo)
     info = step.tensors[name]
     allow = step.fields.get("nonfinite") == "allow"
     if info.dtype not in FLOATS and "moves_tensors" not in step.operation.laws:
@@ -216,13 +236,7 @@ def _of_step(step: Step, name: str, memo: Memo) -> Source:
             kernel = _scaled(made.factor)
             return Combine(kernel, {"of": (source,)}, info, (), allow, step.operation.verb)
         return source if source.info.dtype == info.dtype else Cast(source, info, allow)
-    inputs = {
-        role: tuple(
-            source_of(o, name, memo) if not is_adapter(o) and name in o.tensors else None
-            for o in items
-        )
-        for role, items in step.operands.items()
-    }
+    inputs = _inputs(step, name, memo)
     whole: list[Leaf] = []
     for role, index, tensor in made.whole if isinstance(made, Kernel) else ():
         leaf = source_of(step.operands[role][index], tensor, memo)
@@ -238,6 +252,29 @@ def _scaled(factor: float) -> Kernel:
         return blocks["of"][0] * factor
 
     return Kernel(combine, unread=frozenset() if factor else frozenset({("of", 0)}))
+
+
+def _factor(step: Step, name: str, memo: Memo) -> Source:
+    """A factor of an adapter's weight. Both come from one kernel, so that it is prepared once."""
+    weight = weight_of(name)
+    kernel, inputs = _call(step, weight), _inputs(step, weight, memo)
+    assert isinstance(kernel, MatrixKernel)
+    for part, factor in enumerate(step.factors[weight]):
+        memo[id(step), factor] = Combine(
+            kernel, inputs, step.tensors[factor], verb=step.operation.verb, part=part
+        )
+    return memo[id(step), name]
+
+
+def _inputs(step: Step, name: str, memo: Memo) -> dict[str, tuple[Source | None, ...]]:
+    """Role -> what gives each operand's tensor, None where it has none."""
+    return {
+        role: tuple(
+            source_of(o, name, memo) if not is_adapter(o) and name in o.tensors else None
+            for o in items
+        )
+        for role, items in step.operands.items()
+    }
 
 
 def _models(step: Step) -> list[Operand]:
@@ -261,12 +298,11 @@ def _call(step: Step, name: str) -> Kernel | MatrixKernel | Copy:
         arguments[operand.name] = infos if operand.many else (infos[0] if infos else None)
     parameters = inspect.signature(operation.function).parameters
     accepts_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    known = (
-        ("tensor", name), ("depth", step.layers), ("depths", step.depths), ("draws", step.draws),
-    )  # fmt: skip
-    for parameter, value in known:
-        if parameter in parameters:
-            arguments[parameter] = value
+    known: dict[str, Any] = {
+        "tensor": name, "depth": step.layers, "depths": step.depths, "draws": step.draws,
+        "result": step.type,
+    }  # fmt: skip
+    arguments |= {word: value for word, value in known.items() if word in parameters}
     made = operation.function(
         **{k: v for k, v in arguments.items() if accepts_all or k in parameters}
     )
