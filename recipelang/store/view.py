@@ -91,7 +91,7 @@ class View:
                 names: tuple[str, ...] = AUXILIARY
                 weights: tuple[Path, ...] = ()
             case "adapter":
-                names = ("adapter_config.json", "adapter_model.safetensors")
+                names = ("adapter_config.json", "adapter_model.safetensors", *AUXILIARY)
                 weights = ()
             case _:
                 names, weights = ("config.json", *AUXILIARY), weight_files(path)

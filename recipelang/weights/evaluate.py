@@ -129,11 +129,19 @@ class Evaluation:
 
     def blocks(self) -> Iterator[tuple[Block, NDArray[Any]]]:
         """The result's blocks in order, in the stored dtype. Raises RecipeError E0620, E0621."""
+        self.prepare()
+        for block in blocks_of(self.source.info):
+            yield block, self._stored(self.source, block, {}, check=True)
+
+    def prepare(self) -> None:
+        """Take all statistics, and read what kernels want whole."""
         for node in walk(self.source):
             if isinstance(node, Combine):
                 self._prepare(node)
-        for block in blocks_of(self.source.info):
-            yield block, self._stored(self.source, block, {}, check=True)
+
+    def at(self, block: Block) -> NDArray[Any]:
+        """One of the result's blocks, unchecked, after :meth:`prepare`."""
+        return self._stored(self.source, block, {}, check=False)
 
     def prepare_operands(self, node: Combine) -> None:
         """Take the statistics of everything under a node, so that its operands can be looked at."""
