@@ -134,7 +134,8 @@ def _in_hub_cache(uri: str, rest: str, revision: str | None) -> Located | None:
     if reference.is_file():
         commit = reference.read_text().strip()
     snapshot = repository / "snapshots" / commit
-    if "/" not in commit and snapshot.is_dir() and (snapshot / "config.json").exists():
+    held = any((snapshot / name).exists() for name in ("config.json", "adapter_config.json"))
+    if "/" not in commit and held:
         return Located(uri, snapshot, commit)
     return None
 

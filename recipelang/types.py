@@ -123,11 +123,14 @@ class ModelType:
 
 @dataclass(frozen=True, eq=False)
 class AdapterType:
-    """A low-rank adapter: PEFT's configuration and tensors; ``base`` is what it fits, if known."""
+    """A low-rank adapter: PEFT's configuration and tensors; ``base`` is what it fits, if known. The
+    tokenizer and the template are those of its folder, if it has any."""
 
     config: Mapping[str, object] | None = None
     tensors: Mapping[str, TensorInfo] | None = None
     base: ModelType | None = None
+    tokenizer: TokenizerType | None = None
+    chat_template: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

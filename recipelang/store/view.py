@@ -154,7 +154,7 @@ def _files(node: Node, path: Path) -> set[Path]:
             names: tuple[str, ...] = AUXILIARY
             weights: tuple[Path, ...] = ()
         case "adapter":
-            names = ("adapter_config.json", "adapter_model.safetensors")
+            names = ("adapter_config.json", "adapter_model.safetensors", *AUXILIARY)
             weights = ()
         case _:
             names, weights = ("config.json", *AUXILIARY), weight_files(path)

@@ -1,7 +1,7 @@
-"""A model with an adapter in it, kept apart: W + scale * B A is computed when a tensor is read.
+"""A model with an adapter in it, kept apart: a tensor is computed when it is read.
 
-Reading it, applying it in a merge and publishing it give the same bits: rows are computed in the
-blocks that the tensor's shape fixes, in float32, and rounded once to the stored dtype.
+Reading it, applying it in a merge and publishing it give the same bits: all are the step ``apply``,
+whose blocks the tensor's shape fixes.
 
 Example:
     >>> model = Adapted(base, adapter)                              # doctest: +SKIP
@@ -12,18 +12,21 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from recipelang.types import TensorInfo
-from recipelang.weights.adapter import Pair, pairs
 from recipelang.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from recipelang.weights.evaluate import Evaluation
+    from recipelang.weights.region import Source, Step
 
 __all__ = ["Adapted"]
 
@@ -35,31 +38,39 @@ class Adapted:
 
     base: Checkpoint
     adapter: Checkpoint
+    _prepared: dict[str, tuple[Source, Evaluation]] = field(
+        default_factory=dict[str, "tuple[Source, Evaluation]"], init=False, repr=False
+    )
+    _lock: Lock = field(default_factory=Lock, init=False, repr=False)
+
+    @cached_property
+    def step(self) -> Step:
+        """The step that it stands for. Raises RecipeError E0610, E0614, E0733."""
+        from recipelang.ops.registry import lookup
+        from recipelang.weights.region import make_step
+
+        apply = lookup("apply")
+        assert apply is not None
+        return make_step(apply, {"adapter": (self.adapter,), "model": (self.base,)}, {})
 
     @property
     def config(self) -> Mapping[str, object]:
-        """The base's configuration."""
-        return self.base.config
+        """The base's configuration, with what the adapter changes in it."""
+        return self.step.config
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """The base's table."""
-        return self.base.tensors
+        """The base's table, with what the adapter changes in it."""
+        return self.step.tensors
 
     @property
     def files(self) -> Mapping[str, Path | bytes]:
         """The base's files."""
-        return self.base.files
-
-    @cached_property
-    def pairs(self) -> Mapping[str, Pair]:
-        """Weight name -> the low-rank pair that changes it."""
-        return pairs(self.adapter.config, self.adapter.tensors)
+        return self.step.files
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:
         """Elements ``[start, stop)``, the same bits however the tensor is cut."""
-        pair = self.pairs.get(name)
-        if pair is None:
+        if name not in self.step.changes:
             return self.base.read(name, start, stop)
         import numpy as np
 
@@ -67,32 +78,37 @@ class Adapted:
 
         info = self.tensors[name]
         stop = info.elements if stop is None else stop
+        source, evaluation = self._evaluation(name)
         parts = [
-            self._block(name, pair, block.start, block.stop)[
-                max(0, start - block.start) : stop - block.start
-            ]
+            evaluation.at(source, block)[max(0, start - block.start) : stop - block.start]
             for block in blocks_of(info)
             if block.start < stop and block.stop > start
         ]
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
     def release(self, name: str) -> None:
-        """Pass it on."""
-        self.base.release(name)
+        """Forget the tensor's factors, and pass it on."""
+        with self._lock:
+            self._prepared.pop(name, None)
+        if name in self.base.tensors:
+            self.base.release(name)
 
-    def _block(self, name: str, pair: Pair, start: int, stop: int) -> NDArray[np.generic]:
-        import numpy as np
+    def _evaluation(self, name: str) -> tuple[Source, Evaluation]:
+        """The tensor's evaluation, its factors read and its statistics taken until it is
+        released."""
+        from recipelang.weights.evaluate import Evaluation
+        from recipelang.weights.region import source_of
 
-        from recipelang.weights.kernel import Block
-        from recipelang.weights.kernels.low_rank import WHOLE, add_low_rank
-        from recipelang.weights.numbers import compute_dtype, narrow, widen
-
-        info = self.tensors[name]
-        dtype = compute_dtype(info.dtype)
-        factors = tuple(
-            widen(self.adapter.read(part), dtype).reshape(self.adapter.tensors[part].shape)
-            for part in (pair.a, pair.b)
-        )
-        inputs = {"model": (widen(self.base.read(name, start, stop), dtype),), WHOLE: factors}
-        wide = add_low_rank("adapter", pair).combine(np, inputs, Block(start, stop, info.shape), ())
-        return narrow(wide, info.dtype)
+        with self._lock:
+            found = self._prepared.get(name)
+        if found is None:
+            source = source_of(self.step, name, {})
+            evaluation = Evaluation(
+                [source], lambda leaf, start, stop: leaf.checkpoint.read(leaf.name, start, stop),
+                hold=False,
+            )  # fmt: skip
+            evaluation.prepare(source)
+            found = source, evaluation
+            with self._lock:
+                self._prepared[name] = found
+        return found

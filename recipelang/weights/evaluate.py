@@ -150,11 +150,19 @@ class Evaluation:
 
     def blocks(self, source: Source) -> Iterator[tuple[Block, NDArray[Any]]]:
         """A result's blocks in order, in the stored dtype. Raises RecipeError E0620, E0621."""
+        self.prepare(source)
+        for block in blocks_of(source.info):
+            yield block, self._stored(source, block, {}, check=True)
+
+    def prepare(self, source: Source) -> None:
+        """Take all statistics under a source, and read what kernels want whole."""
         for node in walk(source):
             if isinstance(node, Combine):
                 self._prepare(node)
-        for block in blocks_of(source.info):
-            yield block, self._stored(source, block, {}, check=True)
+
+    def at(self, source: Source, block: Block) -> NDArray[Any]:
+        """One of a result's blocks, unchecked, after :meth:`prepare`."""
+        return self._stored(source, block, {}, check=False)
 
     def close(self) -> None:
         """Forget what was held and prepared. Without it that would stay until a collection of

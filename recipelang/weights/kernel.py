@@ -140,14 +140,17 @@ class Kernel:
     the coefficients of a linear combination. Inputs that carry weight zero need not be read: name
     them in ``unread`` as ``(role, index)``; their blocks are then zeros. ``whole`` names tensors,
     as ``(role, index, tensor)``, that ``combine`` sees whole and in their shape, under the role
-    ``whole``: the factors of a low-rank change, which are small. ``model`` are statistics over all
-    tensors of the step; their results come before those of the levels.
+    ``whole``: the factors of a low-rank change, which are small. ``named`` gives operands, as
+    ``(role, index, tensor)``, whose blocks are those of another tensor than the result's, of the
+    same shape. ``model`` are statistics over all tensors of the step; their results come before
+    those of the levels.
     """
 
     combine: Callable[[Any, Inputs, Block, Any], Array]
     levels: tuple[Callable[[Results], tuple[Statistic, ...]], ...] = ()
     unread: frozenset[tuple[str, int]] = frozenset()
     whole: tuple[tuple[str, int, str], ...] = ()
+    named: tuple[tuple[str, int, str], ...] = ()
     model: tuple[ModelKth, ...] = ()
     solve: Callable[[Results], Any] | None = None
 

@@ -21,7 +21,8 @@ from recipelang.ops.lifted import result_of
 from recipelang.ops.spec import Fault, Operation, Typed
 from recipelang.types import AdapterType, DeltaType, LayersType, ModelType, TensorInfo
 from recipelang.values import Attr
-from recipelang.weights.adapter import AdapterTensor, Pair, pairs
+from recipelang.weights.adapter import adapter_type_of
+from recipelang.weights.adapting import AdapterTensor, Change, changes_in
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.compatibility import delta_tensors, model_of
 from recipelang.weights.kernel import (
@@ -99,13 +100,30 @@ class Step:
         return model_of(self.type).config or {}
 
     @cached_property
+    def changes(self) -> Mapping[str, Change]:
+        """Tensor -> what the step's adapter changes in it."""
+        adapters, models = _adapters(self), _models(self)
+        if not adapters or not models:
+            return {}
+        found = operand_type(adapters[0])
+        assert isinstance(found, AdapterType)
+        return changes_in(found, model_of(operand_type(models[0])))
+
+    @cached_property
     def files(self) -> Mapping[str, Path | bytes]:
-        """The first model operand's tokenizer files; an adapter has none."""
-        for operands in () if is_adapter(self) else self.operands.values():
-            for operand in operands:
-                if not is_adapter(operand):
-                    return operand.files
-        return {}
+        """The first model operand's tokenizer files, over them an adapter's where its tokenizer is
+        the result's. An adapter that is made has none."""
+        if isinstance(self.type, AdapterType):
+            return {}
+        found: dict[str, Path | bytes] = {}
+        for model in _models(self)[:1]:
+            found |= model.files
+        for adapter in _adapters(self):
+            type_ = operand_type(adapter)
+            tokenizer = type_.tokenizer if isinstance(type_, AdapterType) else None
+            if tokenizer is not None and tokenizer == model_of(self.type).tokenizer:
+                found |= adapter.files
+        return found
 
 
 Operand: TypeAlias = "Checkpoint | Step"
@@ -200,7 +218,7 @@ def operand_type(operand: Operand) -> ModelType | DeltaType | LayersType | Adapt
     if isinstance(operand, Step):
         return operand.type
     if is_adapter(operand):
-        return AdapterType(operand.config, operand.tensors)
+        return adapter_type_of(operand)
     return checkpoint_type(operand)
 
 
@@ -236,7 +254,8 @@ def _of_step(step: Step, name: str, memo: Memo) -> Source:
             kernel = _scaled(made.factor)
             return Combine(kernel, {"of": (source,)}, info, (), allow, step.operation.verb)
         return source if source.info.dtype == info.dtype else Cast(source, info, allow)
-    inputs = _inputs(step, name, memo)
+    named = {(role, i): n for role, i, n in made.named} if isinstance(made, Kernel) else {}
+    inputs = _inputs(step, name, memo, named)
     whole: list[Leaf] = []
     for role, index, tensor in made.whole if isinstance(made, Kernel) else ():
         leaf = source_of(step.operands[role][index], tensor, memo)
@@ -266,19 +285,31 @@ def _factor(step: Step, name: str, memo: Memo) -> Source:
     return memo[id(step), name]
 
 
-def _inputs(step: Step, name: str, memo: Memo) -> dict[str, tuple[Source | None, ...]]:
-    """Role -> what gives each operand's tensor, None where it has none."""
+def _inputs(
+    step: Step, name: str, memo: Memo, named: Mapping[tuple[str, int], str] | None = None
+) -> dict[str, tuple[Source | None, ...]]:
+    """Role -> what gives each operand's tensor, None where it has none. ``named`` are operands of
+    which another tensor is taken."""
+
+    def one(place: tuple[str, int], operand: Operand) -> Source | None:
+        other = (named or {}).get(place)
+        if other is not None:
+            return source_of(operand, other, memo)
+        found = not is_adapter(operand) and name in operand.tensors
+        return source_of(operand, name, memo) if found else None
+
     return {
-        role: tuple(
-            source_of(o, name, memo) if not is_adapter(o) and name in o.tensors else None
-            for o in items
-        )
+        role: tuple(one((role, i), operand) for i, operand in enumerate(items))
         for role, items in step.operands.items()
     }
 
 
 def _models(step: Step) -> list[Operand]:
     return [o for items in step.operands.values() for o in items if not is_adapter(o)]
+
+
+def _adapters(step: Step) -> list[Operand]:
+    return [o for items in step.operands.values() for o in items if is_adapter(o)]
 
 
 def _call(step: Step, name: str) -> Kernel | MatrixKernel | Copy:
@@ -294,7 +325,7 @@ def _call(step: Step, name: str) -> Kernel | MatrixKernel | Copy:
             )  # fmt: skip
         arguments[field_.name] = value
     for operand in operation.operands:
-        infos = tuple(_info(o, name) for o in step.operands.get(operand.name, ()))
+        infos = tuple(_info(step, o, name) for o in step.operands.get(operand.name, ()))
         arguments[operand.name] = infos if operand.many else (infos[0] if infos else None)
     parameters = inspect.signature(operation.function).parameters
     accepts_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -310,15 +341,10 @@ def _call(step: Step, name: str) -> Kernel | MatrixKernel | Copy:
     return made
 
 
-def _info(operand: Operand, name: str) -> object:
-    if isinstance(operand, Step) or not is_adapter(operand):
+def _info(step: Step, operand: Operand, name: str) -> object:
+    if not is_adapter(operand):
         return operand.tensors.get(name)
-    return AdapterTensor(adapter_pairs(operand).get(name))
-
-
-def adapter_pairs(adapter: Checkpoint) -> dict[str, Pair]:
-    """Weight name -> pair of an adapter's checkpoint."""
-    return pairs(adapter.config, adapter.tensors)
+    return AdapterTensor(step.changes.get(name))
 
 
 def _default(operation: Operation, name: str) -> Attr:

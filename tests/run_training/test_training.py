@@ -18,7 +18,7 @@ from recipelang.run.reports import Evaluated, Facts, Summary, read_evaluations
 from recipelang.run.training import make_job, train
 from recipelang.store.store import Store
 from recipelang.values import Form, Quantity
-from recipelang.weights.adapter import pairs
+from recipelang.weights.peft import contents
 from recipelang.weights.stored import StoredModel
 from tests.data.helpers import CHATML
 from tests.run_training.fake import TABLE, WORDS, FakeBackend, model, step, texts
@@ -152,7 +152,8 @@ def test_adapter_training_makes_an_adapter(store: Store) -> None:
     config = json.loads(store.object_path(manifest.files["adapter_config.json"]).read_bytes())
     assert (config["r"], config["lora_alpha"], config["use_rslora"]) == (4, 8.0, True)
     assert config["target_modules"] == ["bigram"]
-    assert pairs(config, stored.tensors)[TABLE].scale == 8 / sqrt(4)
+    (factors,) = contents(config, stored.tensors).factors.values()
+    assert factors.scale == 8 / sqrt(4)
     plan = backend.jobs[0].adapter
     assert plan is not None
     assert (plan.scale, plan.dropout) == (8 / sqrt(4), 0.25)

@@ -6,23 +6,24 @@ from typing import Annotated, Any
 
 from recipelang.ops.spec import SUBJECT, TO, Adapter, Cost, Model, Typed, operation
 from recipelang.types import AdapterType, ModelType
-from recipelang.weights.adapter import check_fits
+from recipelang.weights.adapting import adapted_type
 from recipelang.weights.compatibility import model_of, streaming_cost
 from recipelang.weights.kernel import Copy, Kernel
-from recipelang.weights.kernels.low_rank import add_low_rank
+from recipelang.weights.kernels.low_rank import changed
 
 
 def apply_result(typed: Typed) -> ModelType:
-    """The model's type. Raises Fault E0610 where the adapter does not fit."""
+    """The model's type, with another number of tokens or a head of its own where the adapter
+    brings them. Raises Fault E0610 where the adapter does not fit, E0614."""
     model, adapter = model_of(typed.one("model")), typed.one("adapter")
     if isinstance(adapter, AdapterType):
-        check_fits(adapter, model, at="adapter")
+        return adapted_type(adapter, model, at="adapter")
     return model
 
 
 def apply_cost(typed: Typed) -> Cost:
     """One pass, where the result is stored as a whole."""
-    return streaming_cost(typed, model_of(typed.one("model")))
+    return streaming_cost(typed, apply_result(typed))
 
 
 @operation(
@@ -32,10 +33,16 @@ def apply(
     adapter: Annotated[Adapter, SUBJECT, "what is applied"],
     model: Annotated[Model, TO, "what it is applied to"],
 ) -> Kernel | Copy:
-    """W + scale * B A for every adapted weight, in float32 and rounded once to the model's dtype.
+    """LoRA: W' = W + s B A, with s = alpha / rank (alpha / sqrt(rank) for rsLoRA). DoRA: each row
+    of W + s B A is brought to the length that the adapter has learnt for it. Embeddings, biases and
+    Conv1D weights alike; tensors of `modules_to_save` replace the model's. In float32, and rounded
+    once to the model's dtype.
 
-    other = apply verses to base
+    A head that was the embedding (`tie_word_embeddings`) becomes one of its own where the adapter
+    changes only one of the two, as it was in training.
+
+        verses = adapter "adapters/verses" from base
+        other = apply verses to base
     """
     change: Any = adapter
-    pair = change.pair if change is not None else None
-    return add_low_rank("adapter", pair) if pair else Copy("model")
+    return changed("adapter", change.change) if change.change else Copy("model")
