@@ -271,9 +271,11 @@ def _splice(
 
 
 def _fits(operation: Operation, operand: OperandSpec, node: Node) -> bool:
-    wanted = operation.accepted(operand)
-    found = type_name(node.type)
-    return found in wanted or (found == "Adapter" and "Delta" in wanted)
+    """Whether the type is one that the operand takes. An adapter is taken for a Delta, and among
+    several models of one result for its base with it in it."""
+    wanted, found = operation.accepted(operand), type_name(node.type)
+    applied = operand.many and operation.kind in ("weights", "evaluate") and "Model" in wanted
+    return found in wanted or (found == "Adapter" and ("Delta" in wanted or applied))
 
 
 def _wrong_type(phrase: Phrase, operand: OperandSpec, value: Elaborated, spans: Spans) -> None:

@@ -288,10 +288,12 @@ def _lower(
             case ("Model", "-", "Model"):
                 return "delta", {"of": [left], "minus": [right]}, {}
             case ("Model", "+" | "-", "Delta"):
-                return "add-delta", {"model": [left], "delta": [right]}, {"scale": sign}
+                delta, share = _unscaled(right)
+                return "add-delta", {"model": [left], "delta": [delta]}, {"scale": sign * share}
             case ("Delta", "+", "Model"):
-                return "add-delta", {"delta": [left], "model": [right]}, {"scale": 1.0}
-            case ("Delta", "+" | "-", "Delta"):
+                delta, share = _unscaled(left)
+                return "add-delta", {"delta": [delta], "model": [right]}, {"scale": share}
+            case ("Delta", "+" | "-", "Delta") if not (_adapts(left) or _adapts(right)):
                 return "add-deltas", {"left": [left], "right": [right]}, {"scale": sign}
             case _:
                 return None
@@ -306,6 +308,21 @@ def _lower(
     return None
 
 
+def _unscaled(delta: Node) -> tuple[Node, float]:
+    """The adapter in a multiple of one, and the factor; any other delta as it is. What an adapter
+    changes is known beside the model that it is added to."""
+    inner, factor = delta, 1.0
+    while inner.op == "scale-delta":
+        share = inner.attr("factor")
+        assert isinstance(share, float)
+        inner, factor = inner.inputs[0], factor * share
+    return (inner, factor) if isinstance(inner.type, AdapterType) else (delta, 1.0)
+
+
+def _adapts(delta: Node) -> bool:
+    return isinstance(_unscaled(delta)[0].type, AdapterType)
+
+
 def _refuse(value: syntax.Binary, left: Elaborated, right: Elaborated, scope: Scope) -> None:
     """Arithmetic that has no meaning."""
     words = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
@@ -317,6 +334,8 @@ def _refuse(value: syntax.Binary, left: Elaborated, right: Elaborated, scope: Sc
         help = "weights stand in a merge: `linear-merge a(weight = 0.4) with b(weight = 0.6)`"
     elif value.op == "/":
         help = "the divisor is a number that is not zero"
+    elif any(isinstance(side, Node) and _adapts(side) for side in (left, right)):
+        help = "add adapters to a model one after the other: `m + 0.4 * a + 0.3 * b`"
     elif value.op == "-" and "Delta" in kinds:
         help = "a delta is subtracted from a model: `m - d`"
     scope.sink.error(

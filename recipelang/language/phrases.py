@@ -16,6 +16,7 @@ from recipelang.ir.build import inputs_role
 from recipelang.ir.graph import Node
 from recipelang.ir.score import score_of
 from recipelang.language import metrics, syntax
+from recipelang.language.adapters import apply_adapters, declared_base, warn_other_base
 from recipelang.language.blocks import own_defaults, read_block
 from recipelang.language.clauses import (
     Clauses,
@@ -67,6 +68,8 @@ def elaborate_phrase(
         scope,
     )
     _refuse_attached(phrase, inputs.name if inputs else "")
+    if phrase.given.sound:
+        apply_adapters(phrase)
     if any(operand.metric for operand in operation.operands):
         return _choose(phrase, clauses)
     if not phrase.given.sound:
@@ -100,6 +103,7 @@ def _build(phrase: Phrase, fields: Mapping[str, Attr]) -> Elaborated:
         )
         return POISON
     _warn_unpinned(phrase, fields)
+    _warn_other_base(phrase, node)
     base = builder.inferred.get(node)
     if base is not None and any(base is n for name in roles for n in roles[name]):
         name = builder.name(base)
@@ -118,6 +122,17 @@ def _has_adapter(model: Node) -> bool:
     if model.op == "best":
         return all(_has_adapter(candidate) for candidate in model.role("of"))
     return model.op == "parameter" or isinstance(model.attr("adapter"), Form)
+
+
+def _warn_other_base(phrase: Phrase, node: Node) -> None:
+    """An adapter that says that it was trained on another model than it is said to adapt."""
+    role = {"adapter": "base", "apply": "model"}.get(node.op, "")
+    adapter = node.one("adapter") if node.op == "apply" else node
+    base = node.one(role)
+    declared = declared_base(adapter) if node.op == "apply" and adapter else None
+    if adapter is not None and base is not None and base is not declared:
+        span = phrase.inputs[role][0].span
+        warn_other_base(adapter, base, span, phrase.scope.builder, phrase.scope.sink)
 
 
 def _warn_unpinned(phrase: Phrase, fields: Mapping[str, Attr]) -> None:
