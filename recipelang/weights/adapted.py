@@ -94,7 +94,7 @@ class Adapted:
             self.base.release(name)
 
     def _evaluation(self, name: str) -> tuple[Source, Evaluation]:
-        """The tensor's source and evaluation, its factors read and its statistics taken until it is
+        """The tensor's evaluation, its factors read and its statistics taken until it is
         released."""
         from recipelang.weights.evaluate import Evaluation
         from recipelang.weights.region import source_of
@@ -104,8 +104,8 @@ class Adapted:
         if found is None:
             source = source_of(self.step, name, {})
             evaluation = Evaluation(
-                (source,),
-                lambda leaf, start, stop: leaf.checkpoint.read(leaf.name, start, stop), hold=False,
+                [source], lambda leaf, start, stop: leaf.checkpoint.read(leaf.name, start, stop),
+                hold=False,
             )  # fmt: skip
             evaluation.prepare(source)
             found = source, evaluation

@@ -1,10 +1,11 @@
 """What an adapter changes in a model: tensor by tensor, and the type of the result.
 
 Three things depend on the model. Whether a weight is stored (out, in), or (in, out) as GPT-2's
-``Conv1D`` is; a square one is taken as the configuration (``fan_in_fan_out``) says, or as its
-fellows are stored. Whether the output head is *tied*, the embedding being used for it: PEFT trains
-the two apart unless ``ensure_weight_tying`` is set, so an adapter of one of them gives a model with
-a head of its own. And the number of tokens, which whole embeddings and heads may change.
+``Conv1D`` is; a square one is taken as the configurations (``fan_in_fan_out``, ``model_type``) say,
+or as its fellows are stored. Whether the output head is *tied*, the embedding being used for it:
+PEFT trains the two apart unless ``ensure_weight_tying`` is set, so an adapter of one of them gives
+a model with a head of its own. And the number of tokens, which whole embeddings and heads may
+change.
 
 Example:
     >>> adapter = AdapterType(
@@ -25,6 +26,7 @@ from recipelang.types import AdapterType, ModelType, TensorInfo
 from recipelang.weights.layers import layer_of
 from recipelang.weights.metadata import FLOATS
 from recipelang.weights.peft import Factors, contents
+from recipelang.weights.peft_names import CONV1D
 
 __all__ = ["AdapterTensor", "Change", "adapted_type", "changes_in"]
 
@@ -76,8 +78,10 @@ def changes_in(adapter: AdapterType, model: ModelType, *, at: str = "") -> dict[
         table[HEAD] = table[embedding]
     changes = {_name(table, n, at): Change(whole=stored) for n, stored in held.whole.items()}
     factors = {_name(table, f"{module}.weight", at): f for module, f in held.factors.items()}
-    conv1d = adapter.config.get("fan_in_fan_out") is True or any(
-        _layout(name, f, table, adapter.tensors) is True for name, f in factors.items()
+    conv1d = (
+        adapter.config.get("fan_in_fan_out") is True
+        or (model.config or {}).get("model_type") in CONV1D
+        or any(_layout(name, f, table, adapter.tensors) is True for name, f in factors.items())
     )
     for name, f in factors.items():
         layout = _layout(name, f, table, adapter.tensors)

@@ -161,7 +161,7 @@ class Evaluation:
                 self._prepare(node)
 
     def at(self, source: Source, block: Block) -> NDArray[Any]:
-        """One of the result's blocks, unchecked, after :meth:`prepare`."""
+        """One of a result's blocks, unchecked, after :meth:`prepare`."""
         return self._stored(source, block, {}, check=False)
 
     def close(self) -> None:

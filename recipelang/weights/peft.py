@@ -26,11 +26,11 @@ from math import isfinite, sqrt
 from recipelang.diagnostics import RecipeError, fault
 from recipelang.types import TensorInfo
 from recipelang.weights.metadata import FLOATS
+from recipelang.weights.peft_names import PREFIX
 from recipelang.weights.strict_json import as_list, as_object, readable
 
 __all__ = ["Contents", "Factors", "contents"]
 
-PREFIX = "base_model.model."
 MAX_RANK = 65_536
 UNREAD = (
     "use_qalora", "target_parameters", "trainable_token_indices", "layer_replication",

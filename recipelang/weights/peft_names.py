@@ -19,8 +19,8 @@ from collections.abc import Iterable, Mapping
 from recipelang.weights.layers import layer_of
 
 __all__ = [
-    "CONV1D", "factor_names", "factor_shapes", "is_embedding", "is_transposed", "target_modules",
-    "weight_of",
+    "CONV1D", "PREFIX", "factor_names", "factor_shapes", "is_embedding", "is_transposed",
+    "target_modules", "weight_of",
 ]  # fmt: skip
 
 PREFIX = "base_model.model."

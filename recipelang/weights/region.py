@@ -105,20 +105,22 @@ class Step:
         adapters, models = _adapters(self), _models(self)
         if not adapters or not models:
             return {}
-        found = adapter_type_of(adapters[0])
+        found = operand_type(adapters[0])
+        assert isinstance(found, AdapterType)
         return changes_in(found, model_of(operand_type(models[0])))
 
     @cached_property
     def files(self) -> Mapping[str, Path | bytes]:
         """The first model operand's tokenizer files, over them an adapter's where its tokenizer is
-        the result's; an adapter as the result has none."""
+        the result's. An adapter that is made has none."""
+        if isinstance(self.type, AdapterType):
+            return {}
         found: dict[str, Path | bytes] = {}
-        if is_adapter(self):
-            return found
         for model in _models(self)[:1]:
             found |= model.files
         for adapter in _adapters(self):
-            tokenizer = adapter_type_of(adapter).tokenizer
+            type_ = operand_type(adapter)
+            tokenizer = type_.tokenizer if isinstance(type_, AdapterType) else None
             if tokenizer is not None and tokenizer == model_of(self.type).tokenizer:
                 found |= adapter.files
         return found
@@ -252,7 +254,8 @@ def _of_step(step: Step, name: str, memo: Memo) -> Source:
             kernel = _scaled(made.factor)
             return Combine(kernel, {"of": (source,)}, info, (), allow, step.operation.verb)
         return source if source.info.dtype == info.dtype else Cast(source, info, allow)
-    inputs = _inputs(step, name, memo, made.named if isinstance(made, Kernel) else ())
+    named = {(role, i): n for role, i, n in made.named} if isinstance(made, Kernel) else {}
+    inputs = _inputs(step, name, memo, named)
     whole: list[Leaf] = []
     for role, index, tensor in made.whole if isinstance(made, Kernel) else ():
         leaf = source_of(step.operands[role][index], tensor, memo)
@@ -283,30 +286,30 @@ def _factor(step: Step, name: str, memo: Memo) -> Source:
 
 
 def _inputs(
-    step: Step, name: str, memo: Memo, named: Sequence[tuple[str, int, str]] = ()
+    step: Step, name: str, memo: Memo, named: Mapping[tuple[str, int], str] | None = None
 ) -> dict[str, tuple[Source | None, ...]]:
-    """Role -> what gives each operand's tensor, None where it has none. ``named`` are operands, as
-    ``(role, index, tensor)``, of which another tensor is taken."""
-    others = {(role, i): tensor for role, i, tensor in named}
+    """Role -> what gives each operand's tensor, None where it has none. ``named`` are operands of
+    which another tensor is taken."""
+
+    def one(place: tuple[str, int], operand: Operand) -> Source | None:
+        other = (named or {}).get(place)
+        if other is not None:
+            return source_of(operand, other, memo)
+        found = not is_adapter(operand) and name in operand.tensors
+        return source_of(operand, name, memo) if found else None
+
     return {
-        role: tuple(
-            source_of(o, others[role, i], memo) if (role, i) in others
-            else source_of(o, name, memo) if not is_adapter(o) and name in o.tensors else None
-            for i, o in enumerate(items)
-        )
+        role: tuple(one((role, i), operand) for i, operand in enumerate(items))
         for role, items in step.operands.items()
-    }  # fmt: skip
+    }
 
 
 def _models(step: Step) -> list[Operand]:
     return [o for items in step.operands.values() for o in items if not is_adapter(o)]
 
 
-def _adapters(step: Step) -> list[Checkpoint]:
-    return [
-        o for items in step.operands.values() for o in items
-        if not isinstance(o, Step) and is_adapter(o)
-    ]  # fmt: skip
+def _adapters(step: Step) -> list[Operand]:
+    return [o for items in step.operands.values() for o in items if is_adapter(o)]
 
 
 def _call(step: Step, name: str) -> Kernel | MatrixKernel | Copy:
@@ -339,7 +342,7 @@ def _call(step: Step, name: str) -> Kernel | MatrixKernel | Copy:
 
 
 def _info(step: Step, operand: Operand, name: str) -> object:
-    if isinstance(operand, Step) or not is_adapter(operand):
+    if not is_adapter(operand):
         return operand.tensors.get(name)
     return AdapterTensor(step.changes.get(name))
 
