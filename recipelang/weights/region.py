@@ -33,6 +33,7 @@ from recipelang.weights.kernel import (
     MatrixKernel,
     Results,
 )
+from recipelang.weights.layers import stack_lengths
 from recipelang.weights.metadata import FLOATS, checkpoint_type
 from recipelang.weights.peft_names import weight_of
 from recipelang.weights.varying import check_patterns, resolve
@@ -106,6 +107,11 @@ class Step:
                 if not is_adapter(operand):
                     return operand.files
         return {}
+
+    @cached_property
+    def stacks(self) -> Mapping[str, int]:
+        """The lengths of the result's stacks of layers, by prefix."""
+        return stack_lengths(self.tensors)
 
 
 Operand: TypeAlias = "Checkpoint | Step"
@@ -289,9 +295,8 @@ def _call(step: Step, name: str) -> Kernel | MatrixKernel | Copy:
         value = step.fields[field_.name]
         if field_.per_tensor:
             value = resolve(
-                value, name, layers=model_of(step.type).layers,
-                default=_default(operation, field_.name),
-            )  # fmt: skip
+                value, name, stacks=step.stacks, default=_default(operation, field_.name)
+            )
         arguments[field_.name] = value
     for operand in operation.operands:
         infos = tuple(_info(o, name) for o in step.operands.get(operand.name, ()))
