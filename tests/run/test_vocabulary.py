@@ -149,6 +149,24 @@ def codes(folder: Path, text: str) -> list[tuple[str, str]]:
     return [(d.code, d.message) for d in check_text(text, folder=str(folder)).sink]
 
 
+def test_a_lost_chat_template_is_told(tmp_path: Path) -> None:
+    """Templates that differ are a warning that says whose is taken; equal ones, and models without
+    one behind a subject that has one, are not."""
+    for name, template in (("a", "A"), ("b", "B"), ("same", "A"), ("none", "")):
+        folder_of(tmp_path / name, TEXT, "<end>", seed=1, template=template)
+    head = "".join(f'{n} = model "{n}"\n' for n in ("a", "b", "same", "none"))
+    assert codes(tmp_path, head + "m = linear-merge a with same and none") == []
+    assert codes(tmp_path, head + "m = linear-merge a with b and same") == [
+        ("W0640", "the chat template of `b` is lost: the one of the result is that of `a`")
+    ]
+    assert codes(tmp_path, head + "m = linear-merge none with b") == [
+        ("W0640", "the chat template of `b` is lost: the one of the result is none, as that of "
+         "`none`")
+    ]  # fmt: skip
+    merged = "m = ties-merge a with same from b { vocabulary = of-base }"
+    assert {code for code, _ in codes(tmp_path, head + merged)} == {"W0640"}
+
+
 def test_an_origin_may_have_fewer_tokens(tmp_path: Path) -> None:
     """A fine-tune that added tokens declares the model it came from; a merge of the two says what
     becomes of the tokens, and a run without it is not started."""
