@@ -70,10 +70,15 @@ class TokenizerType:
     ``digest`` is a sha256 over the file's bytes (``tokenizer.json``) or, in a GGUF file, over its
     tokenizer fields. Equal digests mean equal tokenizers; different ones are compared by parsing
     both ``path`` s, which happens only then. ``path`` is a ``tokenizer.json`` or a ``.gguf`` file.
+    ``added`` are tokens behind those of the file, with the ids that follow its highest one: those
+    of a union of vocabularies that no file holds yet. ``content`` is a ``tokenizer.json`` that is
+    no file: what a GGUF file's tokenizer was written as.
     """
 
     digest: str
     path: str
+    added: tuple[str, ...] = ()
+    content: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

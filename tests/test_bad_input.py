@@ -252,7 +252,15 @@ def test_models_of_different_shape(lab: Lab) -> None:
 
 
 def test_models_of_different_vocabulary_size(lab: Lab) -> None:
-    """Embeddings of different heights."""
+    """More tokens: the first ones are shown, and the ways out."""
+    text = 'w = model "words"\nm = linear-merge a with ^w'
+    lab.refuses(text, "E0602", "only `w` has `š` (97), `Ţ` (98), `ţ` (99) and 20 more")
+    lab.refuses(text, "E0602", "`vocabulary = union` for all")
+
+
+def test_models_of_different_vocabulary_size_without_tokenizer(lab: Lab) -> None:
+    """Embeddings of different heights, and nothing that says what the rows stand for."""
+    (lab.folder / "words" / "tokenizer.json").unlink()
     text = 'w = model "words"\nm = linear-merge a with ^w'
     lab.refuses(text, "E0601", "`vocab_size` is 97 and 120")
 
@@ -260,6 +268,23 @@ def test_models_of_different_vocabulary_size(lab: Lab) -> None:
 def test_models_of_different_vocabularies(lab: Lab) -> None:
     """Equal shapes, other tokens."""
     lab.refuses('w = model "other"\nm = linear-merge a with ^w', "E0602", "vocabularies")
+
+
+def test_vocabulary_that_is_none_of_the_four(lab: Lab) -> None:
+    """The members of the field are listed."""
+    text = "m = linear-merge a with b { vocabulary = ^unions }"
+    lab.refuses(text, "E0504", "did you mean `union`?")
+
+
+def test_vocabulary_of_a_base_that_is_not_there(lab: Lab) -> None:
+    """A merge without a base has no base's vocabulary."""
+    text = "m = linear-merge a with b { vocabulary = ^of-base }"
+    lab.refuses(text, "E0641", "write `of-subject`, or `union`")
+
+
+def test_origin_with_tokens_of_its_own(lab: Lab) -> None:
+    """A fine-tune may add tokens to its origin's, and has all of them."""
+    lab.refuses('w = model "words"\nt = model "a" from ^w', "E0602", "no tokens that it lacks")
 
 
 def test_task_vectors_without_common_origin(lab: Lab) -> None:

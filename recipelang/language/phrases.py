@@ -38,6 +38,7 @@ from recipelang.language.values import (
 )
 from recipelang.ops.spec import Fault, Operation
 from recipelang.program import nodes_of
+from recipelang.types import ModelType
 from recipelang.values import Attr, Form
 from recipelang.weights.compatibility import model_of
 
@@ -104,6 +105,7 @@ def _build(phrase: Phrase, fields: Mapping[str, Attr]) -> Elaborated:
         return POISON
     _warn_unpinned(phrase, fields)
     _warn_other_base(phrase, node)
+    _warn_templates(phrase, node)
     base = builder.inferred.get(node)
     if base is not None and any(base is n for name in roles for n in roles[name]):
         name = builder.name(base)
@@ -147,6 +149,29 @@ def _warn_unpinned(phrase: Phrase, fields: Mapping[str, Attr]) -> None:
             help='write the commit behind it: `at "..."`, as the page of the repository shows it',
             notes=("the lock file records what was resolved",),
         )
+
+
+def _warn_templates(phrase: Phrase, merged: Node) -> None:
+    """An input of a merge whose chat template is not the one that the result has."""
+    role, result = inputs_role(phrase.operation), merged.type
+    if phrase.operation.kind != "weights" or role is None or not role.many:
+        return
+    if not isinstance(result, ModelType) or result.tensors is None:
+        return
+    taken = result.chat_template
+    of_base = merged.attr("vocabulary") == "of-base"
+    source = phrase.scope.builder.name(merged.role("base" if of_base else role.name)[0])
+    whose = f"is that of `{source}`" if taken else f"is none, as that of `{source}`"
+    for item in phrase.inputs.get(role.name, []):
+        model = item.node.type
+        if isinstance(model, ModelType) and model.chat_template not in (None, taken):
+            name = phrase.scope.builder.name(item.node)
+            phrase.scope.sink.warning(
+                "W0640",
+                f"the chat template of `{name}` is lost: the one of the result {whose}",
+                item.span,
+                help="put the model whose template is wanted first",
+            )
 
 
 def _spans(phrase: Phrase) -> dict[str, Span]:

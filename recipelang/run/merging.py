@@ -82,6 +82,8 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
             writer = ModelWriter(folder / str(i), steps[node].tensors, identity=identity)
             stack.callback(writer.close)
             writers[node] = writer
+        for step in steps.values():
+            _ = step.files  # a tokenizer that cannot be written stops the merge before it starts
         stats = run_region([(steps[node], writers[node]) for node in outputs], report=report)
         for node in outputs:
             step = steps[node]

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from recipelang.weights.evaluate import Evaluation
-    from recipelang.weights.region import Source, Step
+    from recipelang.weights.expression import Source
+    from recipelang.weights.region import Step
 
 __all__ = ["Adapted"]
 

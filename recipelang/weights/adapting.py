@@ -23,6 +23,13 @@ from dataclasses import dataclass, replace
 
 from recipelang.ops.spec import Fault
 from recipelang.types import AdapterType, ModelType, TensorInfo
+from recipelang.weights.embeddings import (
+    set_vocabulary_size,
+    stored_name,
+    tie,
+    untied,
+    vocabulary_size,
+)
 from recipelang.weights.layers import layer_of
 from recipelang.weights.metadata import FLOATS
 from recipelang.weights.peft import Factors, contents
@@ -31,7 +38,6 @@ from recipelang.weights.peft_names import CONV1D
 __all__ = ["AdapterTensor", "Change", "adapted_type", "changes_in"]
 
 HEAD = "lm_head.weight"
-EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings")
 HELP = "apply it to the model that it was trained on"
 
 Table = Mapping[str, TensorInfo]
@@ -116,14 +122,14 @@ def adapted_type(adapter: AdapterType, model: ModelType, *, at: str = "") -> Mod
         shape = adapter.tensors[change.whole].shape if change.whole else stored.shape
         tensors[name] = TensorInfo(stored.dtype, shape)
     if any(change.of for change in changes.values()):
-        config = None if config is None else {**config, "tie_word_embeddings": False}
+        config = None if config is None else untied(config)
     elif _tied_embedding(adapter.config or {}, model) in changes:
         tensors.pop(HEAD, None)  # a stored copy of the embedding as it was
     tokenizer, template = model.tokenizer, model.chat_template
     rows = _rows(model.tensors, tensors, at)
     if rows is not None:
         if config is not None:
-            config["vocab_size"] = rows
+            config = set_vocabulary_size(config, vocabulary_size(config) or 0, rows)
         tokenizer = adapter.tokenizer or tokenizer
         template = adapter.chat_template or template
     return ModelType(config, dict(sorted(tensors.items())), tokenizer, template)
@@ -154,14 +160,13 @@ def _layout(name: str, factors: Factors, table: Table, tensors: Table) -> bool |
 def _tied_embedding(config: Mapping[str, object], model: ModelType) -> str:
     """The embedding of a model that uses it as its output head; empty where the head is apart, or
     there is none."""
-    tensors = model.tensors or {}
-    said = (model.config or {}).get("tie_word_embeddings")
-    if said is None:  # the default of most decoders
-        said = HEAD not in tensors and config.get("task_type") == "CAUSAL_LM"
-    if said is not True:
-        return ""
-    found = (n for n in tensors if n.removesuffix(".weight").rpartition(".")[2] in EMBEDDINGS)
-    return next(found, "")
+    said = tie(model.config or {})
+    if said is None and config.get("task_type") != "CAUSAL_LM":
+        return ""  # of other models nobody knows whether they have a head
+    if (model.config or {}).get("is_encoder_decoder") is True:
+        return ""  # a tied head is scaled in those of T5's kind, and cannot be untied
+    found = stored_name(model, HEAD)
+    return "" if found in (None, HEAD) else str(found)
 
 
 def _untied(

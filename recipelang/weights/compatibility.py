@@ -10,17 +10,21 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from recipelang.ops.spec import Cost, Fault, Typed
 from recipelang.types import DTYPE_NAMES, DeltaType, LayersType, ModelType, TensorInfo, Type
+from recipelang.weights.alignment import Member, check_extends, with_vocabulary
+from recipelang.weights.embeddings import sections
+from recipelang.weights.joining import Placed, check_heads, check_tables, with_heads
 from recipelang.weights.metadata import recast, with_dtype
-from recipelang.weights.vocabulary import first_difference
+from recipelang.weights.strict_json import as_object
 
 __all__ = [
-    "check_same",
+    "check_origin",
     "check_stackable",
     "delta_tensors",
+    "joined_type",
     "merged_type",
     "model_of",
     "streaming_cost",
@@ -39,13 +43,20 @@ STACKED_KEYS = (*(key for key in SHAPE_KEYS if key != "num_hidden_layers"), *SWI
 
 
 def merged_type(typed: Typed) -> ModelType:
-    """The type of a merge of ``inputs`` (and ``base``): the first input's, in the dtype asked for.
+    """The type of a merge of ``inputs`` (and ``base``): the first input's, with the vocabulary and
+    in the dtype asked for.
 
-    Raises Fault E0601 (shapes), E0602 (vocabularies), E0603 (tensors).
+    Raises Fault E0601 (shapes), E0603 (tensors), E0602 and E0640 to E0642 (vocabularies).
     """
     models = _placed(typed, ("inputs", "base"))
-    check_same(models)
-    return with_dtype(model_of(typed.types["inputs"][0]), wanted_dtype(typed))
+    weights, policy = typed.fields.get("weight"), typed.fields.get("vocabulary", "same")
+    idle = {
+        f"inputs[{i}]"
+        for i, weight in enumerate(weights if isinstance(weights, tuple) else ())
+        if i and isinstance(weight, int | float) and weight == 0
+    }
+    joined = joined_type(models, policy=str(policy), idle=idle)
+    return with_dtype(joined, wanted_dtype(typed))
 
 
 def wanted_dtype(typed: Typed) -> str | None:
@@ -71,30 +82,49 @@ def delta_tensors(model: ModelType) -> dict[str, TensorInfo] | None:
     return {n: i if i.dtype == "F64" else TensorInfo("F32", i.shape) for n, i in floats.items()}
 
 
-def check_same(models: list[tuple[str, str, ModelType]]) -> None:
-    """Every model, as (role in the operation, name for messages, type), has the first one's shape,
-    tensors and vocabulary."""
+def check_origin(name: str, model: ModelType, other: str, origin: ModelType) -> None:
+    """A model fits the origin that it declares; it may have tokens that the origin lacks, as
+    fine-tunes for chats have, and lacks none of the origin's.
+
+    Raises Fault E0601 to E0603, at ``origin``.
+    """
+    joined_type([("", name, model), ("origin", other, origin)], policy="of-subject")
+    check_extends(Member("", name, model), Member("origin", other, origin))
+
+
+def joined_type(
+    models: list[Placed], *, policy: str | None = None, idle: Collection[str] = ()
+) -> ModelType:
+    """What the models, as (role in the operation, name for messages, type), give together: the
+    first one's type, with an output head apart where any has one, and with the vocabulary that
+    ``policy`` asks for (:func:`recipelang.weights.alignment.with_vocabulary`).
+
+    ``idle`` are roles of models that bring nothing. Raises Fault E0601 to E0603, E0640 to E0642.
+    """
     if not models:
-        return
+        return ModelType()
     _, first_name, first = models[0]
     for at, name, other in models[1:]:
-        if other is first:
-            continue
-        _check_configs(first_name, first, at, name, other)
-        _check_tensors(first_name, first, at, name, other)
-        _check_vocabulary(first_name, first, at, name, other)
+        if other is not first:
+            _check_configs(
+                first_name, first, at, name, other, _merged_keys(first, other), silence=True
+            )
+            check_heads(first_name, first, at, name, other)
+            check_tables(first_name, first, at, name, other)
+    members = [Member(at, name, model, at not in idle) for at, name, model in models]
+    return with_vocabulary(with_heads(first, [m for _, _, m in models]), members, policy)
 
 
-def check_stackable(models: list[tuple[str, str, ModelType]]) -> None:
+def check_stackable(models: list[Placed]) -> None:
     """Every model, as (role in the operation, name for messages, type), has the first one's width,
-    heads and vocabulary, so that its layers can stand behind those of the first.
+    heads and tokens, so that its layers can stand behind those of the first.
 
-    Raises Fault E0601, E0602.
+    Raises Fault E0601, E0602, E0640, E0642.
     """
     _, first_name, first = models[0]
     for at, name, other in models[1:]:
-        _check_configs(first_name, first, at, name, other, STACKED_KEYS)
-        _check_vocabulary(first_name, first, at, name, other)
+        _check_configs(first_name, first, at, name, other, STACKED_KEYS, silence=False)
+    with_vocabulary(first, [Member(*placed) for placed in models], None)
 
 
 def streaming_cost(typed: Typed, result: Type, *, levels: int = 0) -> Cost:
@@ -106,8 +136,8 @@ def streaming_cost(typed: Typed, result: Type, *, levels: int = 0) -> Cost:
     return Cost(bytes_read=read, bytes_written=written, memory_bytes=512 << 20)
 
 
-def _placed(typed: Typed, roles: Iterable[str]) -> list[tuple[str, str, ModelType]]:
-    found: list[tuple[str, str, ModelType]] = []
+def _placed(typed: Typed, roles: Iterable[str]) -> list[Placed]:
+    found: list[Placed] = []
     for role in roles:
         types, places = typed.types.get(role, ()), typed.places.get(role, ())
         for i, type_ in enumerate(types):
@@ -119,25 +149,39 @@ def _placed(typed: Typed, roles: Iterable[str]) -> list[tuple[str, str, ModelTyp
 
 
 def _check_configs(
-    name: str, a: ModelType, at: str, other: str, b: ModelType,
-    keys: tuple[str, ...] = SHAPE_KEYS,
+    name: str, a: ModelType, at: str, other: str, b: ModelType, keys: tuple[str, ...], *,
+    silence: bool,
 ) -> None:  # fmt: skip
+    """No key says two things, at the top or in a section (``text_config``). Where ``silence`` is
+    fine, and in sections, a key that only one of them has says nothing: libraries leave defaults
+    out and move keys between sections, and the tensors are compared as well."""
     if a.config is None or b.config is None:
         return
-    for key in keys:
-        left, right = _config_value(a, key), _config_value(b, key)
-        if left != right:
-            raise Fault(
-                "E0601",
-                f"`{name}` and `{other}` have different shapes: `{key}` is {left} and {right}",
-                at=at,
-                label=f"`{key}` is {right} here",
-                help=_shape_help(key),
-            )
+    for section, written in sections(a.config):
+        theirs = as_object(b.config.get(section)) if section else b.config
+        for key in keys if theirs is not None else ():
+            left, right = _config_value(written, key), _config_value(theirs or {}, key)
+            if left != right and not (None in (left, right) and (silence or section)):
+                shown = f"{section}.{key}" if section else key
+                raise Fault(
+                    "E0601",
+                    f"`{name}` and `{other}` have different shapes: `{shown}` is {left} and "
+                    f"{right}",
+                    at=at,
+                    label=f"`{shown}` is {right} here",
+                    help=_shape_help(key),
+                )
 
 
-def _config_value(model: ModelType, key: str) -> object:
-    config = model.config or {}
+def _merged_keys(a: ModelType, b: ModelType) -> tuple[str, ...]:
+    """What a merge compares: heads are compared apart, and rows are matched by token where both
+    tokenizers are known."""
+    known = a.tokenizer is not None and b.tokenizer is not None
+    left_out = ("tie_word_embeddings", "vocab_size") if known else ("tie_word_embeddings",)
+    return tuple(key for key in SHAPE_KEYS if key not in left_out)
+
+
+def _config_value(config: Mapping[str, object], key: str) -> object:
     value = config.get(key)
     if key in SWITCHES:
         return bool(value)
@@ -155,39 +199,6 @@ def _shape_help(key: str) -> str:
     if key == "tie_word_embeddings":
         return "one model keeps its output head apart from its embedding, the other does not"
     return "take models of one family and size"
-
-
-def _check_tensors(name: str, a: ModelType, at: str, other: str, b: ModelType) -> None:
-    if a.tensors is None or b.tensors is None:
-        return
-    for tensor in sorted(set(a.tensors) | set(b.tensors)):
-        left, right = a.tensors.get(tensor), b.tensors.get(tensor)
-        if left is None or right is None:
-            lacks, has = (name, other) if left is None else (other, name)
-            raise Fault(
-                "E0603", f"`{lacks}` has no tensor `{tensor}`, which `{has}` has", at=at,
-                help="merge models of one architecture and version",
-            )  # fmt: skip
-        if left.shape != right.shape:
-            raise Fault(
-                "E0601", f"`{name}` and `{other}` have different shapes: `{tensor}` is "
-                f"{list(left.shape)} and {list(right.shape)}", at=at,
-                help="merge models of one family and size",
-            )  # fmt: skip
-
-
-def _check_vocabulary(name: str, a: ModelType, at: str, other: str, b: ModelType) -> None:
-    if a.tokenizer is None or b.tokenizer is None or a.tokenizer.digest == b.tokenizer.digest:
-        return
-    difference = first_difference(a.tokenizer, b.tokenizer)
-    if difference:
-        raise Fault(
-            "E0602",
-            f"`{name}` and `{other}` have different vocabularies: {difference}",
-            at=at,
-            help="merge models with one tokenizer: the rows of their embeddings mean the same "
-            "tokens",
-        )
 
 
 __all__ += ["recast"]

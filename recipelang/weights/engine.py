@@ -25,15 +25,10 @@ from numpy.typing import NDArray
 
 from recipelang.processors import processors
 from recipelang.weights.checkpoint import Checkpoint
-from recipelang.weights.evaluate import (
-    Evaluation,
-    held_bytes,
-    needs_statistics,
-    walk,
-    working_bytes,
-)
+from recipelang.weights.evaluate import Evaluation
 from recipelang.weights.kernel import Kth, MatrixKernel
 from recipelang.weights.model_statistics import asks_for_model, thresholds
+from recipelang.weights.needs import held_bytes, needs_statistics, walk, working_bytes
 from recipelang.weights.region import Combine, Leaf, Memo, Operand, Source, Step, source_of
 from recipelang.weights.writer import ModelWriter
 

@@ -17,6 +17,14 @@ from numpy.typing import NDArray
 
 from recipelang.diagnostics import fault
 from recipelang.types import TensorInfo
+from recipelang.weights.expression import Aligned, Cast, Combine, Equal, Leaf, Source
+from recipelang.weights.gather import (
+    Gather,
+    aligned_rows,
+    by_ranges,
+    columns_of,
+    mean_row,
+)
 from recipelang.weights.kernel import (
     Block,
     KthMagnitude,
@@ -27,8 +35,8 @@ from recipelang.weights.kernel import (
     Value,
 )
 from recipelang.weights.kernels.low_rank import WHOLE
+from recipelang.weights.needs import made_whole, operands_of, walk
 from recipelang.weights.numbers import all_finite, compute_dtype, narrow, widen
-from recipelang.weights.region import Cast, Combine, Equal, Leaf, Source
 from recipelang.weights.statistics import KEEP_ALL, accumulator
 
 __all__ = [
@@ -37,9 +45,6 @@ __all__ = [
     "ModelResults",
     "Read",
     "blocks_of",
-    "held_bytes",
-    "needs_statistics",
-    "working_bytes",
 ]
 
 BLOCK_ELEMENTS = 1 << 16
@@ -67,40 +72,6 @@ def blocks_of(info: TensorInfo, start: int = 0, stop: int | None = None) -> Iter
         yield Block(at, min(at + size, info.elements), info.shape)
 
 
-def walk(source: Source) -> Iterator[Source]:
-    """The sources under this one, operands first, each once."""
-    seen: set[int] = set()
-    stack = [(source, False)]
-    while stack:
-        node, ready = stack.pop()
-        if ready:
-            yield node
-        elif id(node) not in seen:
-            seen.add(id(node))
-            stack.append((node, True))
-            stack.extend((s, False) for s in _operands(node))
-
-
-def needs_statistics(source: Source) -> bool:
-    """Whether anything under it needs more than one look at its inputs."""
-    return any(
-        isinstance(s, Combine) and (isinstance(s.kernel, MatrixKernel) or s.kernel.levels)
-        for s in walk(source)
-    )
-
-
-def held_bytes(source: Source) -> int:
-    """Memory to hold every stored tensor under it, with what a k-th magnitude keeps."""
-    leaves = sum(s.info.bytes for s in walk(source) if isinstance(s, Leaf))
-    return leaves + source.info.elements
-
-
-def working_bytes(source: Source) -> int:
-    """Memory that the matrix kernels under it take beside the stored tensors."""
-    kernels = {id(s.kernel): s.kernel for s in walk(source) if isinstance(s, Combine)}
-    return sum(k.memory_bytes for k in kernels.values() if isinstance(k, MatrixKernel))
-
-
 def _row_ranges(info: TensorInfo) -> Ranges:
     """Ranges of whole blocks that cover a matrix."""
     rows, columns = info.shape
@@ -108,21 +79,9 @@ def _row_ranges(info: TensorInfo) -> Ranges:
     return tuple((first, min(first + step, rows)) for first in range(0, rows, step))
 
 
-def _operands(node: Source) -> tuple[Source, ...]:
-    match node:
-        case Leaf():
-            return ()
-        case Cast():
-            return (node.source,)
-        case Equal():
-            return node.sources
-        case Combine():
-            return node.sources
-
-
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A stored tensor in memory."""
+    """A whole tensor in memory, in its stored dtype."""
 
     values: NDArray[Any]
 
@@ -143,6 +102,9 @@ class Evaluation:
         self._results: dict[int, Any] = {}
         self._whole: dict[int, tuple[NDArray[Any], ...]] = {}
         self._prepared: dict[int, Prepared] = {}
+        self._means: dict[int, NDArray[Any]] = {}
+        self._recent: dict[int, tuple[Block, NDArray[Any]]] = {}
+        self._hold = hold
         if hold:
             for node in (n for source in sources for n in walk(source)):
                 if isinstance(node, Leaf) and id(node) not in self._held:
@@ -157,8 +119,7 @@ class Evaluation:
     def prepare(self, source: Source) -> None:
         """Take all statistics under a source, and read what kernels want whole."""
         for node in walk(source):
-            if isinstance(node, Combine):
-                self._prepare(node)
+            self._prepare(node)
 
     def at(self, source: Source, block: Block) -> NDArray[Any]:
         """One of a result's blocks, unchecked, after :meth:`prepare`."""
@@ -167,13 +128,15 @@ class Evaluation:
     def close(self) -> None:
         """Forget what was held and prepared. Without it that would stay until a collection of
         cycles: the kernels' results load through this evaluation."""
-        for kept in (self._held, self._results, self._whole, self._prepared):
+        for kept in (
+            self._held, self._results, self._whole, self._prepared, self._means, self._recent,
+        ):  # fmt: skip
             kept.clear()
 
     def prepare_operands(self, node: Combine) -> None:
         """Take the statistics of everything under a node, so that its operands can be looked at."""
         for below in walk(node):
-            if isinstance(below, Combine) and below is not node:
+            if below is not node:
                 self._prepare(below)
 
     def values(self, node: Combine, value: Value) -> Iterator[tuple[Block, NDArray[Any]]]:
@@ -182,7 +145,14 @@ class Evaluation:
             yield block, value(np, self._inputs(node, block, {}, check=False), block)
 
     @QUIETLY
-    def _prepare(self, node: Combine) -> None:
+    def _prepare(self, node: Source) -> None:
+        """Do what must be done before a node's blocks are asked for; its operands are prepared."""
+        if isinstance(node, Combine):
+            self._prepare_kernel(node)
+        elif isinstance(node, Aligned):
+            self._prepare_rows(node)
+
+    def _prepare_kernel(self, node: Combine) -> None:
         """Take the statistics of a kernel, level after level, and read what it wants whole."""
         if isinstance(node.kernel, MatrixKernel):
             if id(node.kernel) not in self._prepared:
@@ -205,20 +175,28 @@ class Evaluation:
         self._results[id(node)] = results if solve is None else solve(results)
 
     def _rows(self, node: Combine, role: str, index: int, first: int, last: int) -> NDArray[Any]:
-        """Rows of an operand's matrix, wide; put together from its own blocks, so that they have
-        the bits that it has when it is written."""
+        """Rows of an operand's matrix, wide."""
         source = node.inputs[role][index]
         assert source is not None
-        dtype, columns = _compute(node), source.info.shape[1]
-        parts: list[NDArray[Any]] = []
-        for block in blocks_of(source.info, first * columns, last * columns):
-            stored = self._stored(source, block, {}, check=True)
-            if isinstance(source, Leaf) and not node.allow:
-                _check_finite(stored, source.info, source.name, f"an input of `{node.verb}`")
-            begin, end = first * columns - block.start, last * columns - block.start
-            parts.append(widen(stored[max(0, begin) : end], dtype))
-        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return whole.reshape(-1, columns)
+        columns = source.info.shape[1]
+        stored = self._range(source, first * columns, last * columns, check=True)
+        if isinstance(source, Leaf | Aligned) and not node.allow:
+            _check_finite(stored, source.info, _name(source), f"an input of `{node.verb}`")
+        return widen(stored, _compute(node)).reshape(-1, columns)
+
+    def _prepare_rows(self, node: Aligned) -> None:
+        """Hold what rows are taken from here and there, and take the mean for padding."""
+        for source in made_whole(node) if self._hold else ():
+            if id(source) not in self._held:
+                parts = [self._stored(source, b, {}, check=True) for b in blocks_of(source.info)]
+                self._held[id(source)] = _Held(np.concatenate(parts))
+        if node.rows.pads and node.info.elements:
+            columns = columns_of(node.info)
+            step = max(1, BLOCK_ELEMENTS // columns)
+            self._means[id(node)] = mean_row(
+                node.rows, lambda first, last: self._aligned(node, first, last, check=False), step,
+                dtype=node.info.dtype, columns=columns,
+            )  # fmt: skip
 
     def _level(self, node: Combine, statistics: tuple[Any, ...]) -> tuple[Result, ...]:
         kth = [s for s in statistics if isinstance(s, KthMagnitude)]
@@ -270,9 +248,9 @@ class Evaluation:
                     blocks.append(np.zeros(block.stop - block.start, dtype))
                 else:
                     stored = self._stored(source, block, seen, check=check)
-                    if check and isinstance(source, Leaf) and not node.allow:
+                    if check and isinstance(source, Leaf | Aligned) and not node.allow:
                         _check_finite(
-                            stored, source.info, source.name, f"an input of `{node.verb}`"
+                            stored, source.info, _name(source), f"an input of `{node.verb}`"
                         )
                     blocks.append(widen(stored, dtype))
             inputs[role] = tuple(blocks)
@@ -291,12 +269,17 @@ class Evaluation:
     def _make(
         self, source: Source, block: Block, seen: dict[int, NDArray[Any]], *, check: bool
     ) -> NDArray[Any]:
+        held = self._held.get(id(source))
+        if held is not None:
+            return held.values[block.start : block.stop]
         match source:
             case Leaf():
-                held = self._held.get(id(source))
-                if held is not None:
-                    return held.values[block.start : block.stop]
                 return self._read(source, block.start, block.stop)
+            case Aligned():
+                columns = columns_of(source.info)
+                first, last = block.start // columns, -(-block.stop // columns)
+                part = self._aligned(source, first, last, check=check).reshape(-1)
+                return part[block.start - first * columns : block.stop - first * columns]
             case Cast():
                 stored = self._stored(source.source, block, seen, check=check)
                 wide = widen(stored, compute_dtype(source.source.info.dtype))
@@ -324,6 +307,40 @@ class Evaluation:
         wide = node.kernel.combine(np, inputs, block, self._results[id(node)])
         return narrow(wide, node.info.dtype)
 
+    def _aligned(self, node: Aligned, first: int, last: int, *, check: bool) -> NDArray[Any]:
+        """Rows ``[first, last)`` of an aligned tensor, of shape (rows, columns)."""
+        columns = columns_of(node.info)
+
+        def gather(source: Source) -> Gather:
+            held = self._held.get(id(source))
+            if held is not None:
+                table = held.values.reshape(-1, columns)
+                return lambda rows: table[rows]
+            read = partial(self._range, source, check=check)
+            return lambda rows: by_ranges(read, rows, columns)
+
+        return aligned_rows(
+            node.rows, [gather(s) for s in node.sources], first, last, dtype=node.info.dtype,
+            columns=columns, mean=self._means.get(id(node)),
+        )  # fmt: skip
+
+    def _range(self, source: Source, start: int, stop: int, *, check: bool) -> NDArray[Any]:
+        """Elements ``[start, stop)``; of a computed tensor they are cut from its own blocks, so
+        that they have the bits that it has when it is written."""
+        held = self._held.get(id(source))
+        if held is not None:
+            return held.values[start:stop]
+        if isinstance(source, Leaf):
+            return self._read(source, start, stop)
+        parts: list[NDArray[Any]] = []
+        for block in blocks_of(source.info, start, stop):
+            recent = self._recent.get(id(source))
+            if recent is None or recent[0] != block:
+                values = self._stored(source, block, {}, check=check)
+                recent = self._recent[id(source)] = (block, values)
+            parts.append(recent[1][max(0, start - block.start) : stop - block.start])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
     def _equal(
         self, source: Equal, block: Block, seen: dict[int, NDArray[Any]], *, check: bool
     ) -> NDArray[Any]:
@@ -346,7 +363,7 @@ def _compute(node: Combine) -> np.dtype[Any]:
 
 def _name(source: Source) -> str:
     while not isinstance(source, Leaf):
-        operands = _operands(source)
+        operands = operands_of(source)
         if not operands:
             return "a tensor"
         source = operands[0]

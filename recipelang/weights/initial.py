@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from recipelang.types import DTYPE_NAMES, ModelType, TensorInfo, TokenizerType
 from recipelang.values import Attr
 from recipelang.weights.config import set_dtype
-from recipelang.weights.vocabulary import vocabulary
+from recipelang.weights.vocabulary import table_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +52,7 @@ def initial_type(
         "head_dim": hidden // heads,
         "intermediate_size": fields.get("intermediate") or -(-hidden * 8 // 3 // 8) * 8,
         "max_position_embeddings": fields["context"],
-        "vocab_size": max(vocabulary(tokenizer.path)) + 1,
+        "vocab_size": max(table_of(tokenizer)) + 1,
         "hidden_act": "silu",
         "rms_norm_eps": 1e-6,
         "rope_theta": 10000.0,

@@ -1,14 +1,23 @@
 """Layers of a model: which one a tensor belongs to, and models made of some of them.
 
+All of it follows from the names of the tensors. A *stack* is what has the same name up to the first
+component that is a number, which is the layer; later numbers (experts, the parts of a block) count
+nothing. So a vision-language model has two stacks, of its vision tower and of its decoder, and an
+encoder-decoder has two as well, each with a depth of its own from 0 at its first layer to 1 at its
+last. What is in no stack stands before the layers (depth 0) where it is named as embeddings and
+stems are, else after them (depth 1): norms, heads, projectors between two towers.
+
 Example:
     >>> layer_of("model.layers.12.mlp.up_proj.weight"), layer_of("model.norm.weight")
     (12, None)
+    >>> depth_of("encoder.block.1.layer.0.SelfAttention.q.weight", {"encoder.block": 3})
+    0.5
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from recipelang.ops.spec import Fault
 from recipelang.types import ModelType, TensorInfo
@@ -16,11 +25,21 @@ from recipelang.weights.config import LAYER_LISTS, LEADING_LAYERS
 from recipelang.weights.strict_json import as_list
 
 __all__ = [
-    "count_layers", "evenly_spaced", "layer_of", "renumbered", "select_layers", "stands_before",
-]  # fmt: skip
+    "count_layers",
+    "depth_of",
+    "evenly_spaced",
+    "layer_of",
+    "renumbered",
+    "select_layers",
+    "stack_lengths",
+    "stack_of",
+    "stands_before",
+]
 
 NUMBER = re.compile(r"(?<=\.)(\d+)(?=\.)")
-BEFORE = re.compile(r"embed(?!_out)|wte|wpe")
+BEFORE = re.compile(
+    r"embed(?!_out)|wte|wpe|(\A|\.)(shared|stem|pre_\w*norm|ln_pre|conv1|cls_token|class_token)\b"
+)
 """Names of tensors that stand before the layers; what is in no layer and not here stands after."""
 
 
@@ -28,6 +47,30 @@ def layer_of(name: str) -> int | None:
     """The layer that a tensor belongs to: the first component of its name that is a number."""
     match = NUMBER.search(name)
     return int(match[1]) if match else None
+
+
+def stack_of(name: str) -> str | None:
+    """The stack of layers that a tensor is in: its name before the first number.
+
+    >>> stack_of("vision_tower.encoder.layers.3.mlp.fc1.weight")
+    'vision_tower.encoder.layers'
+    """
+    match = NUMBER.search(name)
+    return name[: match.start() - 1] if match else None
+
+
+def stack_lengths(names: Iterable[str]) -> dict[str, int]:
+    """Stack -> how many layers it has: one more than its highest number.
+
+    >>> stack_lengths(["h.0.attn.w", "h.1.attn.w", "h.1.mlp.experts.7.w", "norm.w"])
+    {'h': 2}
+    """
+    lengths: dict[str, int] = {}
+    for name in names:
+        stack, layer = stack_of(name), layer_of(name)
+        if stack is not None and layer is not None:
+            lengths[stack] = max(layer + 1, lengths.get(stack, 0))
+    return lengths
 
 
 def stands_before(name: str) -> bool:
@@ -38,6 +81,15 @@ def stands_before(name: str) -> bool:
     (True, False)
     """
     return BEFORE.search(name) is not None
+
+
+def depth_of(name: str, stacks: Mapping[str, int]) -> float:
+    """Where a tensor stands in its stack, from 0 to 1: layer i of L at i / (L - 1), a single layer
+    at 0. ``stacks`` are those of :func:`stack_lengths`."""
+    stack, layer = stack_of(name), layer_of(name)
+    if stack is None or layer is None:
+        return 0.0 if stands_before(name) else 1.0
+    return min(1.0, layer / max(1, stacks.get(stack, 1) - 1))
 
 
 def renumbered(name: str, layer: int) -> str:

@@ -137,9 +137,10 @@ def _tokenizer(files: Mapping[str, Path | bytes]) -> TokenizerType | None:
     file = files.get("tokenizer.json")
     if file is None:
         return None
-    data = file if isinstance(file, bytes) else read_small(file, "E0734")
-    digest = hashlib.sha256(data).hexdigest()
-    return TokenizerType(digest, "" if isinstance(file, bytes) else str(file))
+    if isinstance(file, bytes):
+        return TokenizerType(hashlib.sha256(file).hexdigest(), "", content=file)
+    digest = hashlib.sha256(read_small(file, "E0734")).hexdigest()
+    return TokenizerType(digest, str(file))
 
 
 def _template(files: Mapping[str, Path | bytes]) -> str | None:

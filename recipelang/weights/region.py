@@ -25,6 +25,9 @@ from recipelang.weights.adapter import adapter_type_of
 from recipelang.weights.adapting import AdapterTensor, Change, changes_in
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.compatibility import delta_tensors, model_of
+from recipelang.weights.embeddings import stored_name
+from recipelang.weights.expression import Aligned, Cast, Combine, Equal, Leaf, Source
+from recipelang.weights.joining import is_buffer
 from recipelang.weights.kernel import (
     Array,
     Block,
@@ -34,11 +37,16 @@ from recipelang.weights.kernel import (
     MatrixKernel,
     Results,
 )
+from recipelang.weights.layers import stack_lengths
 from recipelang.weights.metadata import FLOATS, checkpoint_type
 from recipelang.weights.peft_names import weight_of
+from recipelang.weights.rows import Alignment, Place
+from recipelang.weights.tokenizer_files import union_files
 from recipelang.weights.varying import check_patterns, resolve
+from recipelang.weights.vocabulary import only_in
 
 __all__ = [
+    "Aligned",
     "Cast",
     "Combine",
     "Equal",
@@ -53,12 +61,13 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One weight operation with its operands by role and all its fields. ``draws`` holds, for each
-    of the ``inputs`` (of an operation without, for the step), what its random draws are keyed by.
-    """
+    """One weight operation with its operands and their types by role, and all its fields. ``draws``
+    holds, for each of the ``inputs`` (of an operation without, for the step), what its random draws
+    are keyed by."""
 
     operation: Operation
     operands: Mapping[str, tuple[Operand, ...]]
+    types: Mapping[str, tuple[ModelType | DeltaType | LayersType | AdapterType, ...]]
     fields: Mapping[str, Attr]
     type: ModelType | DeltaType | LayersType | AdapterType
     draws: tuple[str, ...] = ()
@@ -75,7 +84,7 @@ class Step:
     @cached_property
     def depths(self) -> tuple[int, ...]:
         """The numbers of layers of the model operands, in order; 0 where one is not known."""
-        return tuple(model_of(operand_type(operand)).layers or 0 for operand in _models(self))
+        return tuple(model.layers or 0 for model in self.models.values())
 
     @cached_property
     def factors(self) -> Mapping[str, tuple[str, ...]]:
@@ -102,86 +111,67 @@ class Step:
     @cached_property
     def changes(self) -> Mapping[str, Change]:
         """Tensor -> what the step's adapter changes in it."""
-        adapters, models = _adapters(self), _models(self)
-        if not adapters or not models:
-            return {}
-        found = operand_type(adapters[0])
-        assert isinstance(found, AdapterType)
-        return changes_in(found, model_of(operand_type(models[0])))
+        adapters = [t for types in self.types.values() for t in types
+                    if isinstance(t, AdapterType)]  # fmt: skip
+        model = next(iter(self.models.values()), None)
+        return changes_in(adapters[0], model) if adapters and model is not None else {}
+
+    @cached_property
+    def models(self) -> Mapping[Place, ModelType]:
+        """Role and index -> the type of every model operand (of a delta, that of its models)."""
+        return {
+            (role, i): model_of(type_)
+            for role, types in self.types.items()
+            for i, type_ in enumerate(types)
+            if not isinstance(type_, AdapterType)
+        }
 
     @cached_property
     def files(self) -> Mapping[str, Path | bytes]:
-        """The first model operand's tokenizer files, over them an adapter's where its tokenizer is
-        the result's. An adapter that is made has none."""
-        if isinstance(self.type, AdapterType):
+        """The tokenizer files: of the operand whose tokenizer the result has (an adapter's over
+        the model's), else of the first model with the other models' tokens added; an adapter that
+        is made has none."""
+        if not self.models or is_adapter(self):
             return {}
-        found: dict[str, Path | bytes] = {}
-        for model in _models(self)[:1]:
-            found |= model.files
-        for adapter in _adapters(self):
-            type_ = operand_type(adapter)
-            tokenizer = type_.tokenizer if isinstance(type_, AdapterType) else None
-            if tokenizer is not None and tokenizer == model_of(self.type).tokenizer:
-                found |= adapter.files
-        return found
+        files = {place: self.operands[place[0]][place[1]].files for place in self.models}
+        tokenizer = model_of(self.type).tokenizer
+        for role, types in self.types.items():
+            for i, type_ in enumerate(types):
+                brought = type_.tokenizer if isinstance(type_, AdapterType) else None
+                if brought is not None and brought == tokenizer:
+                    return {**next(iter(files.values())), **self.operands[role][i].files}
+        own = [place for place, model in self.models.items() if model.tokenizer == tokenizer]
+        if own:
+            of_base = self.fields.get("vocabulary") == "of-base"
+            return files[next((p for p in own if of_base and p[0] == "base"), own[0])]
+        first, *others = files
+        mine = self.models[first].tokenizer
+        assert tokenizer is not None
+        assert mine is not None
+        new = dict(only_in(tokenizer, mine))
+        return union_files(files[first], [files[place] for place in others], new)
+
+    @cached_property
+    def stacks(self) -> Mapping[str, int]:
+        """The lengths of the result's stacks of layers, by prefix."""
+        return stack_lengths(self.tensors)
+
+    @cached_property
+    def alignment(self) -> Alignment:
+        """How the operands' rows are put into the order of the result's tokens."""
+        weights = self.fields.get("weight")
+        idle = (
+            {("inputs", i) for i, w in enumerate(weights) if i and w == 0}
+            if isinstance(weights, tuple)
+            else set[Place]()
+        )
+        result = self.type.base if isinstance(self.type, AdapterType) else model_of(self.type)
+        return Alignment(result or ModelType(), self.models, frozenset(idle))
 
 
 Operand: TypeAlias = "Checkpoint | Step"
 
 
-@dataclass(frozen=True, eq=False)
-class Leaf:
-    """A stored tensor."""
-
-    checkpoint: Checkpoint
-    name: str
-    info: TensorInfo
-
-
-@dataclass(frozen=True, eq=False)
-class Cast:
-    """A tensor rounded to another dtype."""
-
-    source: Source
-    info: TensorInfo
-    allow: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Equal:
-    """A tensor that is no floating-point one and must be the same in all sources."""
-
-    sources: tuple[Source, ...]
-    info: TensorInfo
-
-
-@dataclass(frozen=True, eq=False)
-class Combine:
-    """A kernel over operand tensors of one shape, None where an operand has no such tensor.
-    ``whole`` are the tensors that it sees whole. ``allow`` lets infinities and NaN through.
-    ``name`` is the tensor's of ``step``; ``part`` says which of a matrix kernel's results it is.
-    """
-
-    kernel: Kernel | MatrixKernel
-    inputs: Mapping[str, tuple[Source | None, ...]]
-    info: TensorInfo
-    whole: tuple[Leaf, ...] = ()
-    allow: bool = False
-    verb: str = ""
-    step: Step | None = None
-    name: str = ""
-    part: int = 0
-
-    @cached_property
-    def sources(self) -> tuple[Source, ...]:
-        """The operand tensors that are read, in order."""
-        return tuple(
-            source for role, items in self.inputs.items() for i, source in enumerate(items)
-            if source is not None and (role, i) not in self.kernel.unread
-        )  # fmt: skip
-
-
-Source: TypeAlias = "Leaf | Cast | Equal | Combine"
 Memo: TypeAlias = "dict[tuple[int, str], Source]"
 
 
@@ -205,7 +195,7 @@ def make_step(
     assert isinstance(result, ModelType | DeltaType | LayersType | AdapterType)
     count = len(given["inputs"]) if "inputs" in given else 1
     keyed = tuple(draws) or tuple(str(i) for i in range(count))
-    step = Step(operation, given, complete, result, keyed)
+    step = Step(operation, given, types, complete, result, keyed)
     for name, value in complete.items():
         bad = check_patterns(value, step.tensors)
         if bad is not None:
@@ -244,16 +234,22 @@ def _of_step(step: Step, name: str, memo: Memo) -> Source:
         return _factor(step, name, memo)
     info = step.tensors[name]
     allow = step.fields.get("nonfinite") == "allow"
-    if info.dtype not in FLOATS and "moves_tensors" not in step.operation.laws:
+    moves = "moves_tensors" in step.operation.laws
+    first, *others = _models(step)
+    lacking = name in first.tensors and not all(name in o.tensors for o in others)
+    if lacking and not moves and is_buffer(name, info.shape):
+        return _in_dtype(source_of(first, name, memo), info, allow)
+    if info.dtype not in FLOATS and not moves:
         sources = [source_of(o, name, memo) for o in _models(step) if name in o.tensors]
         return sources[0] if len(sources) == 1 else Equal(tuple(sources), info)
     made = _call(step, name)
     if isinstance(made, Copy):
-        source = source_of(step.operands[made.role][made.index], made.name or name, memo)
+        source = _tensor(step, (made.role, made.index), made.name or name, memo)
+        assert source is not None
         if made.factor != 1 and info.dtype in FLOATS:
             kernel = _scaled(made.factor)
             return Combine(kernel, {"of": (source,)}, info, (), allow, step.operation.verb)
-        return source if source.info.dtype == info.dtype else Cast(source, info, allow)
+        return _in_dtype(source, info, allow)
     named = {(role, i): n for role, i, n in made.named} if isinstance(made, Kernel) else {}
     inputs = _inputs(step, name, memo, named)
     whole: list[Leaf] = []
@@ -290,26 +286,42 @@ def _inputs(
 ) -> dict[str, tuple[Source | None, ...]]:
     """Role -> what gives each operand's tensor, None where it has none. ``named`` are operands of
     which another tensor is taken."""
-
-    def one(place: tuple[str, int], operand: Operand) -> Source | None:
-        other = (named or {}).get(place)
-        if other is not None:
-            return source_of(operand, other, memo)
-        found = not is_adapter(operand) and name in operand.tensors
-        return source_of(operand, name, memo) if found else None
-
     return {
-        role: tuple(one((role, i), operand) for i, operand in enumerate(items))
+        role: tuple(
+            _tensor(step, (role, i), (named or {}).get((role, i), name), memo)
+            for i in range(len(items))
+        )
         for role, items in step.operands.items()
     }
 
 
+def _in_dtype(source: Source, info: TensorInfo, allow: bool) -> Source:
+    return source if source.info.dtype == info.dtype else Cast(source, info, allow)
+
+
+def _tensor(step: Step, place: Place, name: str, memo: Memo) -> Source | None:
+    """An operand's tensor, in the order of the result's tokens; None where it has none."""
+    found = _plain_tensor(step, place, name, memo)
+    rows = step.alignment.of(place, name)
+    if found is None or rows is None:
+        return found
+    donors = [_plain_tensor(step, donor, name, memo) for donor, _ in rows.donors]
+    sources = (found, *(source for source in donors if source is not None))
+    return Aligned(sources, rows, step.alignment.aligned(found.info, name))
+
+
+def _plain_tensor(step: Step, place: Place, name: str, memo: Memo) -> Source | None:
+    """An operand's tensor as it is: of a tied model, the embedding for the head; of an adapter one
+    of its own names."""
+    model, operand = step.models.get(place), step.operands[place[0]][place[1]]
+    stored = name if model is None else stored_name(model, name)
+    if stored is None or stored not in operand.tensors:
+        return None
+    return source_of(operand, stored, memo)
+
+
 def _models(step: Step) -> list[Operand]:
     return [o for items in step.operands.values() for o in items if not is_adapter(o)]
-
-
-def _adapters(step: Step) -> list[Operand]:
-    return [o for items in step.operands.values() for o in items if is_adapter(o)]
 
 
 def _call(step: Step, name: str) -> Kernel | MatrixKernel | Copy:
@@ -320,12 +332,12 @@ def _call(step: Step, name: str) -> Kernel | MatrixKernel | Copy:
         value = step.fields[field_.name]
         if field_.per_tensor:
             value = resolve(
-                value, name, layers=model_of(step.type).layers,
-                default=_default(operation, field_.name),
-            )  # fmt: skip
+                value, name, stacks=step.stacks, default=_default(operation, field_.name)
+            )
         arguments[field_.name] = value
     for operand in operation.operands:
-        infos = tuple(_info(step, o, name) for o in step.operands.get(operand.name, ()))
+        count = len(step.operands.get(operand.name, ()))
+        infos = tuple(_info(step, (operand.name, i), name) for i in range(count))
         arguments[operand.name] = infos if operand.many else (infos[0] if infos else None)
     parameters = inspect.signature(operation.function).parameters
     accepts_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -341,10 +353,15 @@ def _call(step: Step, name: str) -> Kernel | MatrixKernel | Copy:
     return made
 
 
-def _info(step: Step, operand: Operand, name: str) -> object:
-    if not is_adapter(operand):
-        return operand.tensors.get(name)
-    return AdapterTensor(step.changes.get(name))
+def _info(step: Step, place: Place, name: str) -> object:
+    """What the operation's function is told of an operand's tensor: dtype, and the shape that its
+    kernel sees."""
+    operand, model = step.operands[place[0]][place[1]], step.models.get(place)
+    if model is None:
+        return AdapterTensor(step.changes.get(name))
+    info = operand.tensors.get(stored_name(model, name) or "")
+    aligned = info is not None and step.alignment.of(place, name) is not None
+    return step.alignment.aligned(info, name) if info and aligned else info
 
 
 def _default(operation: Operation, name: str) -> Attr:

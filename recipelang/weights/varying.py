@@ -3,40 +3,42 @@
 
 Example:
     >>> ramp = Form("gradient", (("0", 0.0), ("1", 1.0)))
-    >>> resolve(ramp, "model.layers.2.mlp.up_proj.weight", layers=5, default=None)
+    >>> stacks = {"model.layers": 5}
+    >>> resolve(ramp, "model.layers.2.mlp.up_proj.weight", stacks=stacks, default=None)
     0.5
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from recipelang.diagnostics import fault
 from recipelang.values import Attr, Form
-from recipelang.weights.layers import layer_of, stands_before
+from recipelang.weights.layers import depth_of
 
 __all__ = ["check_patterns", "matches", "resolve"]
 
 
-def resolve(value: Attr, name: str, *, layers: int | None, default: Attr) -> Attr:
-    """The value for the tensor ``name`` of a model with ``layers`` layers.
+def resolve(value: Attr, name: str, *, stacks: Mapping[str, int], default: Attr) -> Attr:
+    """The value for the tensor ``name`` of a model with these stacks of layers, by prefix.
 
-    A ``gradient`` is piecewise linear over depth: layer i of L stands at i / (L - 1), tensors
-    before the layers at 0, those after them at 1. In ``per`` the first pattern that matches wins;
+    A ``gradient`` is piecewise linear over depth: layer i of L stands at i / (L - 1) of its stack,
+    tensors before the layers at 0, those after them at 1
+    (:func:`recipelang.weights.layers.depth_of`). In ``per`` the first pattern that matches wins;
     where none does it is ``default``. A tuple (one value an input) is resolved item by item.
     """
     if isinstance(value, tuple):
-        return tuple(resolve(item, name, layers=layers, default=default) for item in value)
+        return tuple(resolve(item, name, stacks=stacks, default=default) for item in value)
     if not isinstance(value, Form):
         return value
     if value.name == "gradient":
-        return _piecewise([arg for _, arg in value.args], _depth(name, layers))
+        return _piecewise([arg for _, arg in value.args], depth_of(name, stacks))
     if value.name == "per":
         for pattern, item in value.args:
             if matches(pattern, name):
-                return resolve(item, name, layers=layers, default=default)
+                return resolve(item, name, stacks=stacks, default=default)
         return default
     return value
 
@@ -73,15 +75,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     if "*" in pattern:
         return re.compile(r"\A" + ".*".join(re.escape(part) for part in pattern.split("*")) + r"\Z")
     return re.compile(r"(?:\A|\.)" + re.escape(pattern) + r"(?:\.|\Z)")
-
-
-def _depth(name: str, layers: int | None) -> float:
-    layer = layer_of(name)
-    if layer is None:
-        return 0.0 if stands_before(name) else 1.0
-    if not layers or layers == 1:
-        return 0.0
-    return min(1.0, layer / (layers - 1))
 
 
 def _piecewise(points: list[Attr], position: float) -> float:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from recipelang.checking import check_text
 from recipelang.ir.graph import Node
+from recipelang.weights.layers import stack_lengths
 from recipelang.weights.varying import resolve
 from tests.convert.test_import import imported
 
@@ -97,7 +98,7 @@ def test_weights(own: list[Any], whole: Any) -> None:
     models = [entry(f"org/m{i}", weight=setting) for i, setting in enumerate(own)]
     node = merged({"merge_method": "linear", "models": models, "parameters": {"weight": whole}})
     for name in TENSORS:
-        found = resolve(node.attr("weight"), name, layers=LAYERS, default=1.0)
+        found = resolve(node.attr("weight"), name, stacks=stack_lengths(TENSORS), default=1.0)
         assert found == pytest.approx([reference([setting, whole], name) for setting in own]), name
 
 
@@ -112,9 +113,9 @@ def test_densities_and_scale(own: list[Any], whole: Any, scale: Any) -> None:
          "parameters": parameters}
     )  # fmt: skip
     for name in TENSORS:
-        found = resolve(node.attr("density"), name, layers=LAYERS, default=0.5)
+        found = resolve(node.attr("density"), name, stacks=stack_lengths(TENSORS), default=0.5)
         assert found == pytest.approx([reference([each, whole, 1.0], name) for each in own]), name
-        factor = resolve(node.attr("scale"), name, layers=LAYERS, default=1.0)
+        factor = resolve(node.attr("scale"), name, stacks=stack_lengths(TENSORS), default=1.0)
         assert factor == pytest.approx(reference([scale], name)), name
 
 
@@ -128,5 +129,5 @@ def test_interpolation(t: Any) -> None:
     )  # fmt: skip
     assert [one.attr("uri") for one in node.role("inputs")] == ["hf:org/a", "hf:org/b"]
     for name in TENSORS:
-        found = resolve(node.attr("t"), name, layers=LAYERS, default=None)
+        found = resolve(node.attr("t"), name, stacks=stack_lengths(TENSORS), default=None)
         assert found == pytest.approx(reference([t], name)), name

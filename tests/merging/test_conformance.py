@@ -128,7 +128,7 @@ def probabilities(bench: Bench, case: Case, step: Step) -> list[dict[str, Any]]:
         ends = np.cumsum([base[name].size for name in names])[:-1]
         return [dict(zip(names, np.split(row, ends), strict=True)) for row in rows]
     shares = {
-        n: resolve(step.fields["density"], n, layers=step.layers, default=None) for n in names
+        n: resolve(step.fields["density"], n, stacks=step.stacks, default=None) for n in names
     }
     return [
         {n: np.full(base[n].size, shares[n][i]) for n in names}  # type: ignore[index]

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
@@ -101,3 +102,20 @@ def test_an_untied_head_is_published(project: Path) -> None:
     head = torch.from_numpy(weights(project / "tied")["model.embed_tokens.weight"])
     assert torch.equal(model.lm_head.weight, head)
     assert not torch.equal(model.model.embed_tokens.weight, head)
+
+
+def test_adapters_of_a_tied_model_are_merged_with_it(project: Path) -> None:
+    """Where an adapter gives the head of its own that a tied base lacks, the merge has one."""
+    text = (
+        'base = model "tied"\none = adapter "tied-embedding" from base\n'
+        'two = adapter "tied-head" from base\nm = linear-merge one with two and base\n'
+        'publish m to "out/m"'
+    )
+    run(project, "heads", text)
+    merged, base = weights(project / "out/m"), weights(project / "tied")
+    old = base["model.embed_tokens.weight"]
+    head = load_file(project / "tied-head/expected.safetensors")["lm_head.weight"]
+    expected = (2 * old.astype(np.float64) + head) / 3
+    np.testing.assert_allclose(merged["lm_head.weight"], expected, rtol=1e-6, atol=1e-6)
+    config = json.loads((project / "out/m/config.json").read_text())
+    assert config["tie_word_embeddings"] is False

@@ -53,7 +53,6 @@ def test_equal_shapes_merge_into_the_subject_s_type() -> None:
     [
         (model(num_hidden_layers=3), "E0601", "`num_hidden_layers` is 2 and 3"),
         (model(model_type="qwen2"), "E0601", "`model_type` is llama and qwen2"),
-        (model(tie_word_embeddings=True), "E0601", "`tie_word_embeddings`"),
         (model(num_key_value_heads=1), "E0601", "`num_key_value_heads` is 2 and 1"),
         (
             model(table={**TABLE, "a": TensorInfo("BF16", (4, 5))}),
@@ -90,10 +89,18 @@ def test_vocabularies_are_compared_by_their_tokens(tmp_path: Path) -> None:
     other = write_tokenizer(tmp_path / "3.json", ["a", "x", "c"])
     longer = write_tokenizer(tmp_path / "4.json", ["a", "b", "c", "d"])
     assert merged(model(one), model(same)).tensors == TABLE
-    with pytest.raises(Fault, match=r"E0602.*token 1 is `b` and `x`"):
+    with pytest.raises(Fault, match=r"E0602.*only `m1` has `x` \(1\); only `m0` has `b` \(1\)"):
         merged(model(one), model(other))
-    with pytest.raises(Fault, match=r"E0602.*3 tokens and 4"):
+    with pytest.raises(Fault, match=r"E0602.*only `m1` has `d` \(3\)"):
         merged(model(one), model(longer))
+
+
+def test_a_union_with_an_unknown_model_is_unknown(tmp_path: Path) -> None:
+    """A model that was not fetched yet may bring tokens; one whose tokens are kept out brings
+    none."""
+    one = write_tokenizer(tmp_path / "1.json", ["a", "b", "c"])
+    assert merged(model(one), ModelType(), vocabulary="union").tensors is None
+    assert merged(model(one), ModelType(), vocabulary="of-subject").tensors == TABLE
 
 
 def test_deltas_keep_the_shape_of_their_models() -> None:

@@ -17,8 +17,8 @@ from recipelang.ops.spec import SUBJECT, WITH, Model, Typed, operation
 from recipelang.types import ModelType
 from recipelang.weights import evaluate
 from recipelang.weights.compatibility import merged_type
-from recipelang.weights.evaluate import needs_statistics, working_bytes
 from recipelang.weights.kernel import Load, MatrixKernel, Prepared, Ranges
+from recipelang.weights.needs import needs_statistics, working_bytes
 from recipelang.weights.region import Step, make_step, source_of
 from tests.weights.models import Memory, bits, compute, near, random_model
 

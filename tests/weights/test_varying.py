@@ -8,6 +8,7 @@ from recipelang.values import Form
 from recipelang.weights.varying import check_patterns, resolve
 
 RAMP = Form("gradient", (("0", 0.0), ("1", 0.5), ("2", 2.0)))
+STACKS = {"model.layers": 5}
 PER = Form("per", (("self_attn", 0.3), ("mlp", RAMP), ("*norm.weight", 0.9)))
 
 
@@ -26,7 +27,7 @@ PER = Form("per", (("self_attn", 0.3), ("mlp", RAMP), ("*norm.weight", 0.9)))
 def test_gradient_is_piecewise_linear_over_depth(name: str, expected: float) -> None:
     """Layer i of L stands at i / (L - 1); what is before the layers takes the first value, after
     the last."""
-    assert resolve(RAMP, name, layers=5, default=None) == expected
+    assert resolve(RAMP, name, stacks=STACKS, default=None) == expected
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_gradient_is_piecewise_linear_over_depth(name: str, expected: float) -> 
 def test_first_matching_pattern_wins(name: str, expected: float) -> None:
     """Whole components without `*`, a glob over the name with it, the default where nothing
     matches."""
-    assert resolve(PER, name, layers=5, default=7.0) == expected
+    assert resolve(PER, name, stacks=STACKS, default=7.0) == expected
 
 
 def test_patterns_that_match_nothing_are_found() -> None:
@@ -49,4 +50,4 @@ def test_patterns_that_match_nothing_are_found() -> None:
     names = ["model.layers.0.self_attn.q_proj.weight", "model.norm.weight"]
     assert check_patterns((1.0, PER), names) == "mlp"
     assert check_patterns(PER, [*names, "model.layers.0.mlp.x"]) is None
-    assert resolve((RAMP, 2.0), "lm_head.weight", layers=3, default=None) == (2.0, 2.0)
+    assert resolve((RAMP, 2.0), "lm_head.weight", stacks=STACKS, default=None) == (2.0, 2.0)

@@ -103,7 +103,7 @@ def _behind(pattern: str, value: Form, earlier: Iterable[str], known: Known) -> 
         name for name in names
         if layer_of(name) is None and matches(pattern, name)
         and not any(matches(other, name) for other in taken)
-        and resolve(value, name, layers=2, default=None) != _values(value)[0]
+        and resolve(value, name, stacks={}, default=None) != _values(value)[0]
     ]  # fmt: skip
     if found and not known.names:
         raise Inexpressible(

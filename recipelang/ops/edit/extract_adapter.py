@@ -29,7 +29,7 @@ from recipelang.ops.train._select import linear_weights, matches
 from recipelang.types import AdapterType, ModelType, TensorInfo
 from recipelang.values import Attr
 from recipelang.weights.adapter import adapter_config
-from recipelang.weights.compatibility import check_same, model_of, streaming_cost
+from recipelang.weights.compatibility import joined_type, model_of, streaming_cost
 from recipelang.weights.kernel import MatrixKernel
 from recipelang.weights.kernels.factors import factors, factors_bytes, factors_flops
 from recipelang.weights.metadata import FLOATS
@@ -51,7 +51,7 @@ def extract_adapter_result(typed: Typed) -> AdapterType:
     """PEFT's configuration and tensors. Raises Fault E0555, E0601 to E0603."""
     model, base = model_of(typed.one("model")), model_of(typed.one("base"))
     places = [typed.places.get(role, ("",))[0] or f"the {role}" for role in ("model", "base")]
-    check_same([("model", places[0], model), ("base", places[1], base)])
+    joined_type([("model", places[0], model), ("base", places[1], base)])
     if base.tensors is None:
         return AdapterType(base=base)
     names = _selected(typed, base.tensors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from recipelang.ops.spec import Fault, Typed
+from recipelang.ops.spec import Absent, Fault, Typed
 from recipelang.values import Attr
 
 
@@ -26,6 +26,11 @@ def merging(
     compat: Annotated[
         Literal["none", "mergekit"], "whose rule counts where mergekit's definition is another"
     ] = "none",
+    vocabulary: Annotated[
+        Literal["same", "union", "of-subject", "of-base"],
+        Absent("same"),
+        "whose tokens the result has; `same`: all models have the same ones",
+    ] = "same",
 ) -> None:
     """Fields of every merge."""
 

@@ -15,14 +15,14 @@ __all__ = ["check_spread", "cost", "elected_result", "summed_result", "thinnings
 
 
 def elected_result(typed: Typed) -> ModelType:
-    """The subject's type. Raises Fault E0601 to E0603."""
+    """The subject's type. Raises Fault E0601 to E0603, E0640 to E0642."""
     return merged_type(typed)
 
 
 def summed_result(typed: Typed) -> ModelType:
     """The subject's type, of a merge that divides by the sum of its weights where it normalises.
 
-    Raises Fault E0541 for weights that cancel, E0601 to E0603.
+    Raises Fault E0541 for weights that cancel, E0601 to E0603, E0640 to E0642.
     """
     check_weights(typed, normalized=truthy(typed.fields.get("normalize")))
     return merged_type(typed)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from recipelang.ops.spec import SUBJECT, WITH, Adapter, Cost, Delta, Fault, Model, Typed, operation
 from recipelang.types import AdapterType, ModelType
 from recipelang.weights.adapting import adapted_type
-from recipelang.weights.compatibility import check_same, model_of, streaming_cost
+from recipelang.weights.compatibility import joined_type, model_of, streaming_cost
 from recipelang.weights.kernel import Array, Block, Copy, Inputs, Kernel, Results
 from recipelang.weights.kernels.low_rank import changed
 
@@ -25,8 +25,7 @@ def add_delta_result(typed: Typed) -> ModelType:
             )  # fmt: skip
         return adapted
     places = [typed.places.get(role, ("",))[0] or f"the {role}" for role in ("model", "delta")]
-    check_same([("model", places[0], model), ("delta", places[1], model_of(change))])
-    return model
+    return joined_type([("model", places[0], model), ("delta", places[1], model_of(change))])
 
 
 def _table(model: ModelType) -> dict[str, tuple[int, ...]]:

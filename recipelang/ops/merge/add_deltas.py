@@ -6,15 +6,15 @@ from typing import Annotated, Any
 
 from recipelang.ops.spec import SUBJECT, WITH, Cost, Delta, Typed, operation
 from recipelang.types import DeltaType
-from recipelang.weights.compatibility import check_same, model_of, streaming_cost
+from recipelang.weights.compatibility import joined_type, model_of, streaming_cost
 from recipelang.weights.kernel import Array, Block, Inputs, Kernel, Results
 
 
 def add_deltas_result(typed: Typed) -> DeltaType:
     """The left delta's type. Raises Fault E0601 to E0603."""
     left, right = model_of(typed.one("left")), model_of(typed.one("right"))
-    check_same([("left", "the left delta", left), ("right", "the right delta", right)])
-    return DeltaType(left)
+    members = [("left", "the left delta", left), ("right", "the right delta", right)]
+    return DeltaType(joined_type(members))
 
 
 def add_deltas_cost(typed: Typed) -> Cost:

@@ -18,7 +18,8 @@ from recipelang.weights.kernels.task_vectors import check_sum
 
 
 def linear_result(typed: Typed) -> ModelType:
-    """The subject's type. Raises Fault E0541 for weights that cancel, E0601 to E0603."""
+    """The subject's type. Raises Fault E0541 for weights that cancel, E0601 to E0603,
+    E0640 to E0642."""
     check_weights(typed, normalized=truthy(typed.fields.get("normalize")))
     return merged_type(typed)
 

@@ -14,7 +14,8 @@ from recipelang.weights.kernels.sphere import angle, arc
 
 
 def slerp_result(typed: Typed) -> ModelType:
-    """The subject's type. Raises Fault E0542 unless there are two models, E0601 to E0603."""
+    """The subject's type. Raises Fault E0542 unless there are two models, E0601 to E0603,
+    E0640 to E0642."""
     check_pair(typed, "slerp-merge")
     return merged_type(typed)
 

@@ -18,12 +18,13 @@ from recipelang.ops.spec import (
 )
 from recipelang.sources import revision_fault
 from recipelang.types import ModelType
-from recipelang.weights.compatibility import check_same, model_of
+from recipelang.weights.compatibility import check_origin, model_of
 from recipelang.weights.metadata import model_type
 
 
 def model_result(typed: Typed) -> ModelType:
-    """From headers; a declared origin must have the same shape and tokenizer (E0601 to E0603)."""
+    """From headers; a declared origin must have the same shape, and no tokens beside this model's
+    (E0601 to E0603)."""
     uri, revision, dtype = (typed.fields.get(k) for k in ("uri", "revision", "dtype"))
     wrong = revision_fault(str(uri), revision) if isinstance(revision, str) else ""
     if wrong:
@@ -37,9 +38,10 @@ def model_result(typed: Typed) -> ModelType:
     if origin is not None:
         name = typed.places.get("origin", ("the origin",))[0]
         try:
-            check_same([("", "this model", found), ("origin", name, model_of(origin))])
+            check_origin("this model", found, name, model_of(origin))
         except Fault as fault:
-            help = "an origin is the model that this one was trained from: one of its shape"
+            what = "with no tokens that it lacks" if fault.code == "E0602" else "of its shape"
+            help = f"an origin is the model that this one was trained from: one {what}"
             message = fault.message.replace("`this model`", "this model")
             raise Fault(fault.code, message, at=fault.at, label=fault.label, help=help) from None
     return found
