@@ -157,7 +157,7 @@ def measured(work: Workload, backend: str, steps: int, done: Callable[[], None])
     find(backend).train(job, lambda _: done())
 
 
-def bare(work: Workload, steps: int, done: Callable[[], None]) -> None:
+def bare(work: Workload, steps: int, done: Callable[[], None], device: str = "cpu") -> None:
     """The plain torch loop on the same weights and tokens; ``done`` is called after each step."""
     import torch
     import transformers
@@ -192,10 +192,11 @@ def bare(work: Workload, steps: int, done: Callable[[], None]) -> None:
                 for name, child in list(parent.named_children()):
                     if isinstance(child, nn.Linear):
                         setattr(parent, name, Lora(child))
+    model.to(device)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.0, fused=True)
     for step in range(steps):
-        tokens = torch.from_numpy(tokens_of(work, step)).long()
+        tokens = torch.from_numpy(tokens_of(work, step)).long().to(device)
         logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].float()
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
         loss.backward()
