@@ -25,7 +25,9 @@ from recipelang.store.artifact import Manifest
 from recipelang.types import AdapterType, is_partial, type_name
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.engine import RegionProgress, run_region
+from recipelang.weights.figures import Origin, merge_report
 from recipelang.weights.region import Operand, Step, make_step
+from recipelang.weights.report import Place, Watcher, compared, watched_step
 from recipelang.weights.writer import ModelWriter
 
 __all__ = ["external_inputs", "inner_id", "merge", "store_checkpoint"]
@@ -78,11 +80,16 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
     made: dict[Node, str] = {}
     with ExitStack() as stack:
         writers: dict[Node, ModelWriter] = {}
+        watchers: dict[ModelWriter, Watcher] = {}
         for i, node in enumerate(outputs):
             writer = ModelWriter(folder / str(i), steps[node].tensors, identity=identity)
             stack.callback(writer.close)
             writers[node] = writer
-        stats = run_region([(steps[node], writers[node]) for node in outputs], report=report)
+            watched = watched_step(steps[node])
+            if watched is not None:
+                watchers[writer] = Watcher(watched, writer.folder / "report.jsonl")
+        jobs = [(steps[node], writers[node]) for node in outputs]
+        stats = run_region(jobs, report=report, watchers=watchers)
         for node in outputs:
             step = steps[node]
             kind = type_name(step.type).lower() if isinstance(step, Step) else "model"
@@ -90,7 +97,29 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
             if kind == "adapter":
                 _tell_energy(session, node, [stats.facts.get(name, {}) for name in step.tensors])
             session.work[node] = folder
+            watcher = watchers.get(writers[node])
+            if watcher is not None:
+                _keep_report(session, node, made[node], watcher, memo)
     return made
+
+
+def _keep_report(
+    session: Session, node: Node, artifact: str, watcher: Watcher, memo: Mapping[Node, Operand]
+) -> None:
+    """Store the figures of a result, under the names that its inputs have in the recipe."""
+    watched = next(n for n, operand in memo.items() if operand is watcher.step)
+    roles = dict(watched.operands)
+
+    def origin(place: Place) -> Origin:
+        below = roles[place[0]][place[1]]
+        return Origin(session.plan.state.place(below) or below.op, session.ids.get(below, ""))
+
+    inputs, base = compared(watcher.step)
+    report = merge_report(
+        watched.op, [origin(place) for place in inputs], base and origin(base),
+        watcher.sums.values(), len(watcher.step.tensors),
+    )  # fmt: skip
+    session.store.put_report(artifact, session.keys[node].digest, report.to_json())
 
 
 def store_checkpoint(session: Session, node: Node, checkpoint: Checkpoint) -> str:
