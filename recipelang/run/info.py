@@ -112,15 +112,14 @@ def describe(name: str, here: Path) -> Info:
         dtypes[info.dtype] = dtypes.get(info.dtype, 0) + info.elements
     found = _locked(artifact, place, _locks(name, here))
     if found is None:
-        return Info(name, artifact, kind, dtypes, None, _report(artifact, here, "", {}))
+        return Info(name, artifact, kind, dtypes, None, _report(artifact, here, ("",), {}))
     path, place, steps = found
     names: dict[str, str] = {}
     for step in sorted(steps, key=lambda s: (len(s), s)):
         names.setdefault(steps[step].out, step)
-    made = _made(path, place, steps, names)
-    return Info(
-        name, artifact, kind, dtypes, made, _report(artifact, path, steps[place].key, names)
-    )
+    keys = [s.key for s in (steps[place], *steps.values()) if s.out == artifact]
+    report = _report(artifact, path, keys, names)
+    return Info(name, artifact, kind, dtypes, _made(path, place, steps, names), report)
 
 
 def _published(folder: Path) -> tuple[str, str]:
@@ -181,6 +180,13 @@ def _made(
     return Made(path.name.removesuffix(".lock"), tuple(chain.values()))
 
 
-def _report(artifact: str, near: Path, key: str, names: Mapping[str, str]) -> MergeReport | None:
-    report = read_report(Store.open_for(near).report(artifact, key))
-    return None if report is None else report.renamed(names)
+def _report(
+    artifact: str, near: Path, keys: Iterable[str], names: Mapping[str, str]
+) -> MergeReport | None:
+    """The report by the first of these actions that has one (an empty key: by any action)."""
+    store = Store.open_for(near)
+    for key in keys if artifact else ():
+        report = read_report(store.report(artifact, key))
+        if report is not None:
+            return report.renamed(names)
+    return None

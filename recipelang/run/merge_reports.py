@@ -40,10 +40,10 @@ def merge_reports(session: Session) -> dict[str, MergeReport]:
     found: dict[str, MergeReport] = {}
     for step in session.plan.steps:
         node = step.node
-        if step.action not in ("run", "cached") or node not in session.ids:
+        if step.action not in ("run", "cached") or node not in session.keys:
             continue
-        key = session.keys[node].digest if node in session.keys else ""
-        report = read_report(session.store.report(session.ids[node], key))
+        artifact = session.ids.get(node, "")
+        report = read_report(session.store.report(artifact, session.keys[node].digest))
         if report is not None:
             found[place_of(step)] = report.renamed(names)
     return found

@@ -270,11 +270,10 @@ class Store:
         write_file(self.root / "rep" / artifact[:2] / artifact / key, data, self.tmp)
 
     def report(self, artifact: str, key: str = "") -> object:
-        """The report of an artifact: that of the action ``key`` if there is one, else the first by
-        name, else None."""
+        """The report of an artifact by the action ``key``, by the first of all without one; None
+        where there is none."""
         folder = self.root / "rep" / artifact[:2] / artifact
-        found = sorted(folder.glob("*")) if artifact else []
-        for path in sorted(found, key=lambda p: p.name != key):
+        for path in [folder / key] if key else sorted(folder.glob("*")):
             with contextlib.suppress(OSError, ValueError):
                 report: object = json.loads(path.read_bytes())
                 return report

@@ -76,12 +76,20 @@ class TensorSums:
     equal_base: bool | None
     inputs: tuple[InputSums | None, ...]
 
+    def to_json(self) -> list[object]:
+        """As a journal's line has it: the fields in order."""
+        return [
+            self.name, self.elements, self.sampled, self.nonfinite, self.squares,
+            self.change_squares, self.conflicts, self.equal_base,
+            [i and [i.squares, i.dot, i.change_squares, i.change_dot, i.equal]
+             for i in self.inputs],
+        ]  # fmt: skip
+
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> TensorSums:
-        """What ``asdict`` gave. Raises KeyError, TypeError."""
-        fields = dict(row)
-        fields["inputs"] = tuple(None if i is None else InputSums(**i) for i in row["inputs"])
-        return cls(**fields)
+    def from_json(cls, row: Any) -> TensorSums:
+        """What :meth:`to_json` gave. Raises TypeError, ValueError."""
+        *own, inputs = row
+        return cls(*own, tuple(None if sums is None else InputSums(*sums) for sums in inputs))
 
 
 @dataclass(frozen=True, slots=True)

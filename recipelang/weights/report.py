@@ -2,10 +2,11 @@
 
 Infinities and NaN are counted in every block (free where the merge refuses them anyway). Norms, dot
 products and signs are summed over a fixed sample that depends on the tensor's shape alone: of every
-4th block, the first included, a run of 2,048 elements (about one in 128) whose place moves on from
-block to block, so that all columns of a matrix are met; tensors of at most 8,192 elements are taken
-whole. Sums are in float32 over 8,192 elements (float64 for F64), in float64 across them, and leave
-out elements where any of the numbers is not finite.
+8th block (of every 4th, 2nd or each where a tensor has few) a run of 2,048 elements whose place
+moves on from block to block, so that all columns of a matrix are met; tensors of at most 8,192
+elements are taken whole. That is about one element in 256 of a large tensor. Sums are in float32
+over 8,192 elements (float64 for F64), in float64 across them, and leave out elements where any of
+the numbers is not finite.
 
 A killed merge goes on at its last finished tensor, so the sums of finished tensors are kept in a
 journal beside the shards.
@@ -20,15 +21,16 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recipelang.store.files import translated
 from recipelang.types import DeltaType, ModelType
+from recipelang.weights.evaluate import BLOCK_ELEMENTS
 from recipelang.weights.figures import InputSums, TensorSums
 from recipelang.weights.kernel import Block
 from recipelang.weights.numbers import FLOATS, all_finite, widen
@@ -38,10 +40,10 @@ __all__ = ["Place", "Watcher", "compared", "watched_step"]
 
 Place: TypeAlias = tuple[str, int]
 """An operand of a step: its role, and which one of that role."""
-BLOCKS, RUN, WHOLE = 4, 2048, 8192
-"""Every 4th block is sampled, by a run of 2,048 elements; tensors of up to 8,192 are taken whole.
-Sums are taken of 8,192 elements at a time, which stay in the first caches, and for which BLAS does
-not start threads of its own (as it does above 10,000)."""
+BLOCKS, LEAST, RUN, WHOLE = 8, 4, 2048, 8192
+"""Every 8th block is sampled, or more often for 4 blocks of a tensor, by a run of 2,048 elements;
+tensors of up to 8,192 are taken whole. Sums are taken of 8,192 elements at a time, which stay in
+the first caches, and for which BLAS does not start threads of its own (as it does above 10,000)."""
 
 
 def watched_step(operand: Operand) -> Step | None:
@@ -129,8 +131,8 @@ class Watcher:
         }
 
     def _finished(self, sums: TensorSums) -> None:
-        line = json.dumps(asdict(sums)) + "\n"
-        with self._lock:
+        line = json.dumps(sums.to_json()) + "\n"
+        with self._lock, translated(self._journal):
             self.sums[sums.name] = sums
             with self._journal.open("a", encoding="utf-8") as file:
                 file.write(line)
@@ -153,7 +155,7 @@ def _read_journal(path: Path) -> dict[str, TensorSums]:
     for line in path.read_text("utf-8").splitlines() if path.exists() else ():
         try:
             sums = TensorSums.from_json(json.loads(line))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, TypeError):
             continue
         found[sums.name] = sums
     return found
@@ -171,6 +173,8 @@ class _Tensor:
         self._read = [source for source in (*inputs, base) if source is not None]
         self._refused = isinstance(source, Cast | Combine) and not source.allow
         self._whole = source.info.elements <= WHOLE
+        blocks = source.info.elements // BLOCK_ELEMENTS
+        self._every = max(1, min(BLOCKS, blocks // LEAST))
         self._blocks, self._left = 0, source.info.elements
         self._sums = _Sums(sum(i is not None for i in inputs), base is not None)
         self._nonfinite = 0
@@ -181,8 +185,8 @@ class _Tensor:
         """``result`` is as stored; ``stored`` gives the same block of what it was made from."""
         if not self._refused and not all_finite(result, self._info.dtype):
             self._nonfinite += int(np.count_nonzero(~np.isfinite(result)))
-        if self._sums.count and (self._whole or self._blocks % BLOCKS == 0):
-            start = 0 if self._whole else self._blocks // BLOCKS * RUN % result.size
+        if self._sums.count and self._blocks % self._every == 0:
+            start = 0 if self._whole else self._blocks // self._every * RUN % result.size
             stop = result.size if self._whole else start + RUN
             rows = (result, *(stored(source) for source in self._read))
             self._sums.take([values[start:stop] for values in rows])
