@@ -102,8 +102,8 @@ def _facts(info: Info) -> Iterator[tuple[str, str]]:
 
 
 def _step(step: MadeStep) -> str:
-    """``both = ties-merge of inputs wise, curious and base blank { density = 0.5 }``."""
-    inputs = " and ".join(f"{role} {', '.join(names)}" for role, names in step.inputs.items())
-    text = f"{step.place} = {step.op} {f'of {inputs}' if inputs else step.uri}".rstrip()
+    """``both = ties-merge(base: blank; inputs: wise, curious) { density = 0.6 }``."""
+    inputs = "; ".join(f"{role}: {', '.join(names)}" for role, names in step.inputs.items())
     settings = ", ".join(f"{name} = {value}" for name, value in step.params.items())
+    text = f"{step.place} = {step.op}({inputs or step.uri})"
     return f"{text} {{ {settings} }}" if settings else text

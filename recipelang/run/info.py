@@ -13,12 +13,16 @@ from pathlib import Path
 from recipelang.diagnostics import RecipeError
 from recipelang.lineage.lockfile import LockedStep, read_lock
 from recipelang.lineage.text import to_text
+from recipelang.ops.marks import Mark
+from recipelang.ops.registry import lookup
 from recipelang.run.publish import MARKER, is_published
 from recipelang.run.sampling import find_model
 from recipelang.store import Store
 from recipelang.types import ModelType
+from recipelang.values import canonical
 from recipelang.weights.figures import MergeReport, read_report
 from recipelang.weights.metadata import checkpoint_type
+from recipelang.weights.strict_json import as_list
 
 __all__ = ["Info", "Made", "MadeStep", "describe"]
 
@@ -33,8 +37,8 @@ SIZES = (
 @dataclass(frozen=True, slots=True)
 class MadeStep:
     """A step of a lock. Inputs are by role, under their names in the recipe where it has them, else
-    the start of their content ids; ``params`` are as the lock writes them; ``uri`` is a source's.
-    """
+    the start of their content ids; ``params`` are those that differ from the operation's defaults,
+    as the lock writes them; ``uri`` is a source's."""
 
     place: str
     op: str
@@ -173,11 +177,27 @@ def _made(
         inputs = {
             role: tuple(names.get(i, i[:12]) for i in ids) for role, ids in step.inputs.items()
         }
-        params = {key: to_text(value) for key, value in step.params.items()}
-        chain[name] = MadeStep(name, step.op.partition("@")[0], inputs, params, step.uri)
-        inner = [n for found in inputs.values() for n in found if n.startswith(f"{place}.")]
+        verb = step.op.partition("@")[0]
+        chain[name] = MadeStep(name, verb, inputs, _settings(verb, step), step.uri)
+        own = (f"{place}.", f"{place}/")
+        inner = [n for found in inputs.values() for n in found if n.startswith(own)]
         stack.extend(reversed(inner))
     return Made(path.name.removesuffix(".lock"), tuple(chain.values()))
+
+
+def _settings(verb: str, step: LockedStep) -> dict[str, str]:
+    """What the step sets other than its operation's defaults; one value where all inputs share
+    it."""
+    operation = lookup(verb)
+    found: dict[str, str] = {}
+    for name, value in step.params.items():
+        values = as_list(value)
+        if values and all(one == values[0] for one in values):
+            value = values[0]
+        field = operation.field(name) if operation else None
+        if field is None or isinstance(field.default, Mark) or value != canonical(field.default):
+            found[name] = to_text(value)
+    return found
 
 
 def _report(

@@ -12,13 +12,19 @@ Example: ``warnings("both", report, span)`` is empty for a sound merge.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import inf
+from typing import TYPE_CHECKING
 
 from recipelang.diagnostics import Diagnostic, Label, Span
+from recipelang.ir.graph import Node
 from recipelang.run.session import Session, place_of
-from recipelang.weights.figures import LayerFigures, MergeReport, read_report
+from recipelang.weights.figures import LayerFigures, MergeReport, Origin, merge_report, read_report
 
-__all__ = ["layers_text", "merge_reports", "merge_warnings", "warnings"]
+if TYPE_CHECKING:
+    from recipelang.weights.report import Watcher
+
+__all__ = ["keep_report", "layers_text", "merge_reports", "merge_warnings", "warnings"]
 
 LEAST_NORM, MOST_NORM = 0.5, 2.0
 """Of a layer to the mean of its inputs'. The mean of unrelated inputs falls below it from five on:
@@ -29,6 +35,38 @@ MOST_NAMED = 4
 MOST_CHANGE = 10.0
 """||R - B|| to the mean ||D_i||: the sum of ten equal task vectors, or of one whose entries were
 dropped to one in a hundred and rescaled (DARE), stays at it."""
+
+
+def keep_report(session: Session, made: tuple[Node, str], merge: Node, watcher: Watcher) -> None:
+    """Store what was seen of a result (its step and artifact); ``merge`` is the step that was
+    watched, whose inputs it names as the recipe does."""
+    from recipelang.weights.report import compared
+
+    inputs, base = compared(watcher.step)
+    origins = [_origin(session, merge.role(role)[i]) for role, i in inputs]
+    names = [origin.name for origin in origins]
+    for i, (role, at) in enumerate(inputs):
+        if names.count(names[i]) > 1:  # two parts of one model
+            place = session.plan.state.place(merge.role(role)[at])
+            origins[i] = replace(origins[i], name=place or names[i])
+    report = merge_report(
+        merge.op, origins, None if base is None else _origin(session, merge.role(base[0])[base[1]]),
+        watcher.sums.values(), len(watcher.step.tensors),
+    )  # fmt: skip
+    node, artifact = made
+    session.store.put_report(artifact, session.keys[node].digest, report.to_json())
+
+
+def _origin(session: Session, node: Node) -> Origin:
+    """A binding by its name and content id; a step inside one by the only thing that it changes (an
+    adapter that is applied, a model of which layers are taken), else by its place."""
+    state = session.plan.state
+    place, operation = state.place(node) or node.op, state.lookup(node.op)
+    if place in state.program.bindings:
+        return Origin(place, session.ids.get(node, ""))
+    if operation is None or operation.kind != "weights" or operation.operands[0].many:
+        return Origin(place)
+    return Origin(_origin(session, node.role(operation.operands[0].name)[0]).name)
 
 
 def merge_reports(session: Session) -> dict[str, MergeReport]:

@@ -18,6 +18,7 @@ from recipelang.ir.graph import Node
 from recipelang.lineage.keys import digest
 from recipelang.passes.state import Region
 from recipelang.run.events import Note, StepProgress
+from recipelang.run.merge_reports import keep_report
 from recipelang.run.opening import open_value
 from recipelang.run.session import Session, place_of
 from recipelang.run.values import AdapterValue, ModelValue
@@ -25,9 +26,8 @@ from recipelang.store.artifact import Manifest
 from recipelang.types import AdapterType, is_partial, type_name
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.engine import RegionProgress, run_region
-from recipelang.weights.figures import Origin, merge_report
 from recipelang.weights.region import Operand, Step, make_step
-from recipelang.weights.report import Place, Watcher, compared, watched_step
+from recipelang.weights.report import Watcher, watched_step
 from recipelang.weights.writer import ModelWriter
 
 __all__ = ["external_inputs", "inner_id", "merge", "store_checkpoint"]
@@ -99,27 +99,9 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
             session.work[node] = folder
             watcher = watchers.get(writers[node])
             if watcher is not None:
-                _keep_report(session, node, made[node], watcher, memo)
+                merge = next(n for n, operand in memo.items() if operand is watcher.step)
+                keep_report(session, (node, made[node]), merge, watcher)
     return made
-
-
-def _keep_report(
-    session: Session, node: Node, artifact: str, watcher: Watcher, memo: Mapping[Node, Operand]
-) -> None:
-    """Store the figures of a result, under the names that its inputs have in the recipe."""
-    watched = next(n for n, operand in memo.items() if operand is watcher.step)
-    roles = dict(watched.operands)
-
-    def origin(place: Place) -> Origin:
-        below = roles[place[0]][place[1]]
-        return Origin(session.plan.state.place(below) or below.op, session.ids.get(below, ""))
-
-    inputs, base = compared(watcher.step)
-    report = merge_report(
-        watched.op, [origin(place) for place in inputs], base and origin(base),
-        watcher.sums.values(), len(watcher.step.tensors),
-    )  # fmt: skip
-    session.store.put_report(artifact, session.keys[node].digest, report.to_json())
 
 
 def store_checkpoint(session: Session, node: Node, checkpoint: Checkpoint) -> str:

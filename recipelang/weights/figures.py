@@ -28,8 +28,7 @@ from dataclasses import asdict, dataclass, replace
 from math import isfinite, sqrt
 from typing import Any
 
-from recipelang.weights.layers import NUMBER
-from recipelang.weights.varying import BEFORE
+from recipelang.weights.layers import NUMBER, stands_before
 
 __all__ = [
     "InputFigures",
@@ -88,8 +87,9 @@ class TensorSums:
     @classmethod
     def from_json(cls, row: Any) -> TensorSums:
         """What :meth:`to_json` gave. Raises TypeError, ValueError."""
-        *own, inputs = row
-        return cls(*own, tuple(None if sums is None else InputSums(*sums) for sums in inputs))
+        inputs = tuple(None if one is None else InputSums(*one) for one in row[-1])
+        fields: list[Any] = [*row[:-1], inputs]
+        return cls(*fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +215,7 @@ def _labels(names: Sequence[str]) -> dict[str, str]:
     for name in names:
         match = numbered.get(name)
         if match is None:
-            before = BEFORE.search(name) is not None
+            before = stands_before(name)
             places[name] = (0, "", 0, "before") if before else (2, "", 0, "after")
         else:
             stack = name[: match.start()]

@@ -219,11 +219,32 @@ def test_info_by_every_name(
         "tokenizer none",
         f"artifact {artifact}",
         "made by a.recipe",
-        "both = ties-merge of base base and inputs chat, code { " + facts[5].partition("{ ")[2],
+        "both = ties-merge(base: base; inputs: chat, code) { density = 0.6 }",
         "",
     ]
-    assert "density = [0.6, 0.6]" in facts[5]
     assert seen[0].splitlines()[7] == "ties-merge of chat and code from base"
+
+
+def test_inner_steps_have_the_names_of_what_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An input without a binding is called as what it changes; parts of one model by their places;
+    the steps of a binding are told one by one."""
+    text = TEXT.replace(
+        "both = chat ->",
+        "tall = stack chat.layers(0, 2) with chat.layers(1, 3)\n"
+        "both =\n    chat\n    -> cast { dtype = f32 }\n    ->",
+    )
+    outcome = run_recipe(project(tmp_path, text), RunOptions(targets=("both", "tall")))
+    assert {place: [o.name for o in r.origins] for place, r in outcome.merges.items()} == {
+        "both": ["chat", "code", "base"], "tall": ["tall/layers", "tall/layers-2"],
+    }  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main(["info", "tall"]) == 0
+    told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "tall = stack(inputs: tall/layers, tall/layers-2)" in told
+    assert "tall/layers = layers(model: chat) { start = 0, stop = 2 }" in told
+    assert "tall/layers-2 = layers(model: chat) { start = 1, stop = 3 }" in told
 
 
 def test_info_as_json(
