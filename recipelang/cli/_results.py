@@ -9,19 +9,25 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from recipelang.run.merge_text import merge_line
 from recipelang.run.results import Outcome, gate_line, plain_table
 from recipelang.run.summary import sentence, table_rows, value_text
 from recipelang.run.values import Table
 
-__all__ = ["print_results", "result_lines", "shown"]
+__all__ = ["print_blocks", "print_results", "result_lines", "shown"]
 
 SAMPLE_WIDTH = 100
 
 
 def print_results(outcome: Outcome, recipe: Path, environment: Mapping[str, str]) -> None:
-    """Write the results to stdout, with rich's tables on a terminal."""
+    """Write the results to stdout."""
+    print_blocks(result_lines(outcome, recipe), environment)
+
+
+def print_blocks(blocks: Iterator[str | list[list[str]]], environment: Mapping[str, str]) -> None:
+    """Write lines of text and tables to stdout, with rich's tables on a terminal."""
     rich = sys.stdout.isatty() and "NO_COLOR" not in environment
-    for block in result_lines(outcome, recipe):
+    for block in blocks:
         if isinstance(block, str):
             print(block)
         elif rich:
@@ -54,6 +60,9 @@ def result_lines(outcome: Outcome, recipe: Path) -> Iterator[str | list[list[str
     }
     for name, found in alone.items():
         yield f"{name}: {value_text(found)}"
+    if outcome.merges:
+        yield ""
+        yield from (f"{name}: {merge_line(report)}" for name, report in outcome.merges.items())
     if outcome.gates:
         yield ""
         yield from (gate_line(gate) for gate in outcome.gates)

@@ -18,6 +18,7 @@ from recipelang.ir.graph import Node
 from recipelang.lineage.keys import digest
 from recipelang.passes.state import Region
 from recipelang.run.events import Note, StepProgress
+from recipelang.run.merge_reports import keep_report
 from recipelang.run.opening import open_value
 from recipelang.run.session import Session, place_of
 from recipelang.run.values import AdapterValue, ModelValue
@@ -26,6 +27,7 @@ from recipelang.types import AdapterType, is_partial, type_name
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.engine import RegionProgress, run_region
 from recipelang.weights.region import Operand, Step, make_step
+from recipelang.weights.report import Watcher, watched_step
 from recipelang.weights.writer import ModelWriter
 
 __all__ = ["external_inputs", "inner_id", "merge", "store_checkpoint"]
@@ -78,13 +80,18 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
     made: dict[Node, str] = {}
     with ExitStack() as stack:
         writers: dict[Node, ModelWriter] = {}
+        watchers: dict[ModelWriter, Watcher] = {}
         for i, node in enumerate(outputs):
             writer = ModelWriter(folder / str(i), steps[node].tensors, identity=identity)
             stack.callback(writer.close)
             writers[node] = writer
+            watched = watched_step(steps[node])
+            if watched is not None:
+                watchers[writer] = Watcher(watched, writer.folder / "report.jsonl")
         for step in steps.values():
             _ = step.files  # a tokenizer that cannot be written stops the merge before it starts
-        stats = run_region([(steps[node], writers[node]) for node in outputs], report=report)
+        jobs = [(steps[node], writers[node]) for node in outputs]
+        stats = run_region(jobs, report=report, watchers=watchers)
         for node in outputs:
             step = steps[node]
             kind = type_name(step.type).lower() if isinstance(step, Step) else "model"
@@ -92,6 +99,10 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
             if kind == "adapter":
                 _tell_energy(session, node, [stats.facts.get(name, {}) for name in step.tensors])
             session.work[node] = folder
+            watcher = watchers.get(writers[node])
+            if watcher is not None:
+                merge = next(n for n, operand in memo.items() if operand is watcher.step)
+                keep_report(session, (node, made[node]), merge, watcher)
     return made
 
 

@@ -6,17 +6,19 @@ Example: ``results_json(outcome)`` is what ``recipe run --format json`` prints.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from recipelang.diagnostics import Diagnostic
 from recipelang.run.gates import GateResult
 from recipelang.run.measured import measurement_json
+from recipelang.run.merge_text import merge_rows, merge_title, notes
 from recipelang.run.record import RunRecord
 from recipelang.run.summary import sentence, table_rows, value_text
 from recipelang.run.values import Measurement, Table
+from recipelang.weights.figures import MergeReport
 
-__all__ = ["Outcome", "markdown", "plain_table", "results_json"]
+__all__ = ["Outcome", "file_name", "markdown", "plain_table", "results_json"]
 
 SCHEMA = "recipelang/results/1"
 
@@ -25,10 +27,10 @@ SCHEMA = "recipelang/results/1"
 class Outcome:
     """A finished run.
 
-    ``exit_code`` is the command line's. ``tables`` and ``measured`` are by place. ``published`` are
-    the folders that were written; ``folder`` is the run's own, None where it could not be written.
-    ``record`` is None where nothing was started. ``changed`` are the places whose lock block
-    changed.
+    ``exit_code`` is the command line's. ``tables``, ``measured`` and ``merges`` are by place.
+    ``published`` are the folders that were written; ``folder`` is the run's own, None where it
+    could not be written. ``record`` is None where nothing was started. ``changed`` are the places
+    whose lock block changed.
     """
 
     exit_code: int
@@ -36,6 +38,7 @@ class Outcome:
     record: RunRecord | None = None
     tables: Mapping[str, Table] = field(default_factory=dict[str, Table])
     measured: Mapping[str, Measurement] = field(default_factory=dict[str, Measurement])
+    merges: Mapping[str, MergeReport] = field(default_factory=dict[str, MergeReport])
     gates: tuple[GateResult, ...] = ()
     published: tuple[Path, ...] = ()
     built: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -61,6 +64,7 @@ def results_json(outcome: Outcome) -> dict[str, object]:
         ],
         "tables": {name: _table_json(table) for name, table in outcome.tables.items()},
         "measured": {name: measurement_json(m) for name, m in outcome.measured.items()},
+        "merges": {name: asdict(report.whole) for name, report in outcome.merges.items()},
         "gates": [_gate_json(gate) for gate in outcome.gates],
         "built": dict(outcome.built),
         "published": [str(path) for path in outcome.published],
@@ -122,6 +126,8 @@ def markdown(outcome: Outcome, plot: bool) -> str:
     )
     for name, table in outcome.tables.items():
         parts += _table_markdown(name, table)
+    for name, report in outcome.merges.items():
+        parts += _merge_markdown(name, report)
     if outcome.gates:
         parts.append("## Gates\n")
         parts.append("".join(f"- {gate_line(gate)}\n" for gate in outcome.gates))
@@ -150,6 +156,22 @@ def _table_markdown(name: str, table: Table) -> Iterable[str]:
         for prompt, text in rows.items():
             yield f"- {model}: **{_inline(prompt)}**{_inline(text)}"
     yield ""
+
+
+def _merge_markdown(name: str, report: MergeReport) -> Iterable[str]:
+    yield f"## {name}: {merge_title(report)}\n"
+    yield _markdown_table(merge_rows(report))
+    yield "".join(f"- {note}\n" for note in notes(report))
+    yield f"![{name} by layer](merge-{file_name(name)}.svg)\n"
+
+
+def file_name(place: str) -> str:
+    """A place as a part of a file's name.
+
+    >>> file_name("teachers[2]/tuned")
+    'teachers-2--tuned'
+    """
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in place)
 
 
 def _inline(text: str) -> str:

@@ -21,6 +21,7 @@ from recipelang.run.executor import execute
 from recipelang.run.gates import GateResult, evaluate_gate
 from recipelang.run.keeping import Keeper, LockedChange, locked_fault
 from recipelang.run.locking import changed_places
+from recipelang.run.merge_reports import merge_reports, merge_warnings
 from recipelang.run.opening import open_value
 from recipelang.run.publish import (
     Publication,
@@ -30,7 +31,7 @@ from recipelang.run.publish import (
     resolve,
 )
 from recipelang.run.record import new_run, run_folder, write_run
-from recipelang.run.results import Outcome, markdown, results_json
+from recipelang.run.results import Outcome, file_name, markdown, results_json
 from recipelang.run.session import Session
 from recipelang.run.values import AdapterValue, Measurement, ModelValue, Table
 from recipelang.store import Store
@@ -290,7 +291,11 @@ def _finish(session: Session, keeper: Keeper, outcome: Outcome, ending: str) -> 
             outcome, exit_code=4, diagnostics=(*outcome.diagnostics, *error.diagnostics)
         )
     keeper.close(ending)
-    outcome = replace(outcome, record=keeper.record, changed=changed)
+    merges = merge_reports(session)
+    found = (*outcome.diagnostics, *merge_warnings(session, merges))
+    outcome = replace(
+        outcome, record=keeper.record, changed=changed, merges=merges, diagnostics=found
+    )
     if not session.store.writable:
         return outcome
     try:
@@ -301,6 +306,7 @@ def _finish(session: Session, keeper: Keeper, outcome: Outcome, ending: str) -> 
 
 
 def _write_report(session: Session, outcome: Outcome) -> Outcome:
+    from recipelang.run.merge_plot import merge_svg
     from recipelang.run.plotting import plot_losses
 
     record = outcome.record
@@ -309,8 +315,12 @@ def _write_report(session: Session, outcome: Outcome) -> Outcome:
     ensure_folder(folder)
     plot, notes = False, list(outcome.notes)
     for place, summary in session.summaries.items():
-        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in place)
-        (folder / f"losses-{name}.jsonl").write_text(summary.to_jsonl(), encoding="utf-8")
+        path = folder / f"losses-{file_name(place)}.jsonl"
+        path.write_text(summary.to_jsonl(), encoding="utf-8")
+    for place, report in outcome.merges.items():
+        path = folder / f"merge-{file_name(place)}.json"
+        path.write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        path.with_suffix(".svg").write_text(merge_svg(place, report), encoding="utf-8")
     if session.summaries:
         histories = {place: summary.history for place, summary in session.summaries.items()}
         plot = plot_losses(histories, folder / "losses.png")

@@ -6,6 +6,7 @@
     act/ab/KEY/ID       an action record: what an action key gave, on which backend and device
     src/ab/KEY          a source's artifact id, so that its weights are hashed once
     sum/ab/STAT         a file's digest by device, inode, size and mtime
+    rep/ab/abcd…/KEY    what was seen of an artifact while an action made it: no part of either
     run/ID/             what a run did: run.json, report.md, results.json, plots
     work/KEY…/          an unfinished training's checkpoint
     tmp/ lock/ format .gitignore
@@ -259,6 +260,24 @@ class Store:
             with contextlib.suppress(OSError, ValueError):
                 found.append(ActionRecord.from_json(path.read_bytes()))
         return tuple(found)
+
+    # ------------------------------------------------------------ reports
+
+    def put_report(self, artifact: str, key: str, report: object) -> None:
+        """Keep a JSON value about how an action made an artifact, in place of an earlier one. It is
+        no part of the artifact. Raises RecipeError E0851, E0852."""
+        data = (json.dumps(report, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        write_file(self.root / "rep" / artifact[:2] / artifact / key, data, self.tmp)
+
+    def report(self, artifact: str, key: str = "") -> object:
+        """The report of an artifact by the action ``key``, by the first of all without one; None
+        where there is none."""
+        folder = self.root / "rep" / artifact[:2] / artifact
+        for path in [folder / key] if key else sorted(folder.glob("*")):
+            with contextlib.suppress(OSError, ValueError):
+                report: object = json.loads(path.read_bytes())
+                return report
+        return None
 
     # ------------------------------------------------------------ unfinished trainings
 

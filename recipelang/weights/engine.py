@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -31,6 +31,9 @@ from recipelang.weights.model_statistics import asks_for_model, thresholds
 from recipelang.weights.needs import held_bytes, needs_statistics, walk, working_bytes
 from recipelang.weights.region import Combine, Leaf, Memo, Operand, Source, Step, source_of
 from recipelang.weights.writer import ModelWriter
+
+if TYPE_CHECKING:
+    from recipelang.weights.report import Watcher
 
 __all__ = ["BUDGET_BYTES", "RegionProgress", "RegionStats", "run_region"]
 
@@ -70,17 +73,22 @@ class RegionStats:
 def run_region(
     outputs: Sequence[tuple[Operand, ModelWriter]], *, budget_bytes: int = BUDGET_BYTES,
     threads: int | None = None, report: Callable[[RegionProgress], None] | None = None,
+    watchers: Mapping[ModelWriter, Watcher] | None = None,
 ) -> RegionStats:  # fmt: skip
     """Compute every tensor of every output (a step, or a checkpoint that is copied) into its
     writer.
 
     Results do not depend on ``budget_bytes`` or ``threads`` (as many as processors when None).
-    Tensors that a writer has already are left. The caller finishes the writers. Raises RecipeError:
-    E0620 (infinities or NaN), E0621, E0735 (an input changed), E0851, E0852 (the disk).
+    Tensors that a writer has already are left; a writer's watcher sees the blocks of the others.
+    The caller finishes the writers. Raises RecipeError: E0620 (infinities or NaN), E0621, E0735 (an
+    input changed), E0851, E0852 (the disk).
     """
     memo: Memo = {}
     jobs = [job for operand, writer in outputs for job in _jobs(operand, writer, memo)]
-    run = _Run(jobs, budget_bytes, report)
+    watchers = watchers or {}
+    for watcher in watchers.values():
+        watcher.begin(memo)
+    run = _Run(jobs, budget_bytes, report, watchers)
     workers = threads or processors()
     run.take_model_statistics(memo, workers)
     with ThreadPoolExecutor(workers, thread_name_prefix="weights") as pool:
@@ -128,9 +136,10 @@ class _Run:
     """The shared state of the workers."""
 
     def __init__(
-        self, jobs: list[_Job], budget: int, report: Callable[[RegionProgress], None] | None
-    ) -> None:
-        self._jobs, self._next, self._report = jobs, 0, report
+        self, jobs: list[_Job], budget: int, report: Callable[[RegionProgress], None] | None,
+        watchers: Mapping[ModelWriter, Watcher],
+    ) -> None:  # fmt: skip
+        self._jobs, self._next, self._report, self._watchers = jobs, 0, report, watchers
         self._budget = self._free = budget
         self._condition = threading.Condition()
         self._failed = False
@@ -198,7 +207,9 @@ class _Run:
             made = Evaluation(sources, self._read_leaf, hold=hold, known=self._known)
             with closing(made) as evaluation:
                 for name, source in job.tensors:
-                    for block, values in evaluation.blocks(source):
+                    watcher = self._watchers.get(job.writer)
+                    watch = watcher.tensor(name, source) if watcher else None
+                    for block, values in evaluation.blocks(source, watch):
                         job.writer.write(name, block.start, values)
                         if self._failed:
                             return

@@ -61,6 +61,8 @@ RANGE_BLOCKS = 16
 Read = Callable[[Leaf, int, int], NDArray[Any]]
 ModelResults: TypeAlias = "Mapping[int, Mapping[str, tuple[Result, ...]]]"
 """``id(step)`` -> tensor -> the answers to its kernel's statistics over the whole model."""
+Watch = Callable[[Block, NDArray[Any], Callable[[Source], NDArray[Any]]], None]
+"""Takes each block of a result, with what gives the same block of a source under it, as stored."""
 
 
 def blocks_of(info: TensorInfo, start: int = 0, stop: int | None = None) -> Iterator[Block]:
@@ -110,11 +112,17 @@ class Evaluation:
                 if isinstance(node, Leaf) and id(node) not in self._held:
                     self._held[id(node)] = _Held(read(node, 0, node.info.elements))
 
-    def blocks(self, source: Source) -> Iterator[tuple[Block, NDArray[Any]]]:
+    def blocks(
+        self, source: Source, watch: Watch | None = None
+    ) -> Iterator[tuple[Block, NDArray[Any]]]:
         """A result's blocks in order, in the stored dtype. Raises RecipeError E0620, E0621."""
         self.prepare(source)
         for block in blocks_of(source.info):
-            yield block, self._stored(source, block, {}, check=True)
+            seen: dict[int, NDArray[Any]] = {}
+            result = self._stored(source, block, seen, check=True)
+            if watch is not None:
+                watch(block, result, partial(self._stored, block=block, seen=seen, check=False))
+            yield block, result
 
     def prepare(self, source: Source) -> None:
         """Take all statistics under a source, and read what kernels want whole."""
