@@ -166,7 +166,7 @@ def test_tables_say_what_was_measured(bench: Bench) -> None:
     assert definitions().count("\n") == len(DEFINITIONS) + 1
     page = "a\n<!-- t -->\nold\n<!-- /t -->\nb\n"
     assert replaced(page, "t", "new") == page.replace("old", "new")
-    with pytest.raises(ValueError, match="no <!-- u -->"):
+    with pytest.raises(ValueError, match="no lines `<!-- u -->`"):
         replaced(page, "u", "new")
 
 
