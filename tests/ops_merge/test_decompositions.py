@@ -258,5 +258,6 @@ def test_infinities_cannot_be_let_through(verb: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="E0557"):
         step(verb, base, a, b, nonfinite="allow")
     b.arrays["model.layers.0.wide.weight"][3, 4] = np.inf
-    with pytest.raises(RecipeError, match=r"E0620.*wide"):
+    with pytest.raises(RecipeError, match=r"E0620.*wide") as caught:
         compute(step(verb, base, a, b), tmp_path)
+    assert caught.value.diagnostics[0].help == "find out where they come from"
