@@ -16,6 +16,7 @@ from recipelang.weights import evaluate
 from recipelang.weights.region import Operand, Step, make_step
 from tests.ops_merge import decompositions as reference
 from tests.weights.models import Memory, bits, compute, near, random_model
+from tests.weights.words import model_of_words
 
 SHAPES = {
     "model.embed_tokens.weight": (70, 12),
@@ -249,6 +250,28 @@ def test_fused_is_step_by_step(
     expected, _ = compute(chain(stored), tmp_path / "steps", threads=1)
     got, _ = compute(chain(lambda made: made), tmp_path / "x", budget_bytes=budget, threads=threads)
     assert all(bits(got[name]) == bits(expected[name]) for name in SHAPES)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("budget", [1 << 30, 0])
+def test_rows_of_a_permuted_vocabulary_are_aligned_first(
+    verb: str, budget: int, tmp_path: Path
+) -> None:
+    """A model whose tokens have other ids is decomposed in the subject's order: the bits are those
+    of a merge with that model sorted."""
+    words = [chr(ord("a") + i) for i in range(12)]
+    order = [5, 2, 0, 7, 1, 11, 3, 4, 10, 6, 9, 8]
+    shuffled = [words[i] for i in order]
+    base, a = (model_of_words(tmp_path / n, words, seed=i) for i, n in enumerate("ba"))
+    other = model_of_words(tmp_path / "o", shuffled, seed=2)
+    rows = np.argsort(order)
+    arrays = {n: x[rows] if len(x) == 12 else x for n, x in other.arrays.items()}
+    ordered = Memory(arrays, other.config, a.files)
+    made = [
+        compute(step(verb, base, a, one), tmp_path / f"{i}", budget_bytes=budget)[0]
+        for i, one in enumerate((other, ordered))
+    ]
+    assert all(bits(made[0][name]) == bits(made[1][name]) for name in made[0])
 
 
 @pytest.mark.parametrize("verb", VERBS)
