@@ -57,6 +57,7 @@ QUIETLY = np.errstate(divide="ignore", over="ignore", invalid="ignore")
 """Infinities and NaN are found by looking at what was read and made, not by numpy's warnings."""
 RANGE_BLOCKS = 16
 """A matrix kernel reads so many blocks at a time: products of a few rows would wait for memory."""
+WHERE = "find out where they come from"
 
 Read = Callable[[Leaf, int, int], NDArray[Any]]
 ModelResults: TypeAlias = "Mapping[int, Mapping[str, tuple[Result, ...]]]"
@@ -189,7 +190,8 @@ class Evaluation:
         columns = source.info.shape[1]
         stored = self._range(source, first * columns, last * columns, check=True)
         if isinstance(source, Leaf | Aligned) and not node.allow:
-            _check_finite(stored, source.info, _name(source), f"an input of `{node.verb}`")
+            what = f"an input of `{node.verb}`, which decomposes it"
+            _check_finite(stored, source.info, _name(source), what, help=WHERE)
         return widen(stored, _compute(node)).reshape(-1, columns)
 
     def _prepare_rows(self, node: Aligned) -> None:
@@ -378,9 +380,9 @@ def _name(source: Source) -> str:
     return source.name
 
 
-def _check_finite(stored: NDArray[Any], info: TensorInfo, name: str, what: str) -> None:
+def _check_finite(
+    stored: NDArray[Any], info: TensorInfo, name: str, what: str,
+    help: str = f"{WHERE}; `nonfinite = allow` merges them as they are",
+) -> None:  # fmt: skip
     if not all_finite(stored, info.dtype):
-        raise fault(
-            "E0620", f"`{name}` holds infinities or NaN in {what}",
-            help="find out where they come from; `nonfinite = allow` merges them as they are",
-        )  # fmt: skip
+        raise fault("E0620", f"`{name}` holds infinities or NaN in {what}", help=help)

@@ -16,6 +16,7 @@ from recipelang.weights import evaluate
 from recipelang.weights.region import Operand, Step, make_step
 from tests.ops_merge import decompositions as reference
 from tests.weights.models import Memory, bits, compute, near, random_model
+from tests.weights.words import model_of_words
 
 SHAPES = {
     "model.embed_tokens.weight": (70, 12),
@@ -252,11 +253,34 @@ def test_fused_is_step_by_step(
 
 
 @pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("budget", [1 << 30, 0])
+def test_rows_of_a_permuted_vocabulary_are_aligned_first(
+    verb: str, budget: int, tmp_path: Path
+) -> None:
+    """A model whose tokens have other ids is decomposed in the subject's order: the bits are those
+    of a merge with that model sorted."""
+    words = [chr(ord("a") + i) for i in range(12)]
+    order = [5, 2, 0, 7, 1, 11, 3, 4, 10, 6, 9, 8]
+    shuffled = [words[i] for i in order]
+    base, a = (model_of_words(tmp_path / n, words, seed=i) for i, n in enumerate("ba"))
+    other = model_of_words(tmp_path / "o", shuffled, seed=2)
+    rows = np.argsort(order)
+    arrays = {n: x[rows] if len(x) == 12 else x for n, x in other.arrays.items()}
+    ordered = Memory(arrays, other.config, a.files)
+    made = [
+        compute(step(verb, base, a, one), tmp_path / f"{i}", budget_bytes=budget)[0]
+        for i, one in enumerate((other, ordered))
+    ]
+    assert all(bits(made[0][name]) == bits(made[1][name]) for name in made[0])
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_infinities_cannot_be_let_through(verb: str, tmp_path: Path) -> None:
     """`nonfinite = allow` is refused before anything is read; an infinity stops the merge."""
     base, (a, b, _) = family("F32")
     with pytest.raises(RecipeError, match="E0557"):
         step(verb, base, a, b, nonfinite="allow")
     b.arrays["model.layers.0.wide.weight"][3, 4] = np.inf
-    with pytest.raises(RecipeError, match=r"E0620.*wide"):
+    with pytest.raises(RecipeError, match=r"E0620.*wide") as caught:
         compute(step(verb, base, a, b), tmp_path)
+    assert caught.value.diagnostics[0].help == "find out where they come from"

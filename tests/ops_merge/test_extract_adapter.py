@@ -183,6 +183,43 @@ def test_targets_choose(fields: dict[str, Any], names: list[str], modules: list[
     assert (made.config["r"], made.config["peft_type"]) == (2, "LORA")
 
 
+@pytest.mark.parametrize(
+    ("config", "shapes", "targets"),
+    [
+        ({"model_type": "llama"}, SHAPES, ("all-linear", "embed_tokens", "lm_head")),
+        (
+            {"model_type": "llama", "tie_word_embeddings": True},
+            {n: s for n, s in SHAPES.items() if "head" not in n},
+            ("all-linear", "embed_tokens"),
+        ),
+        (
+            {"model_type": "gpt2", "tie_word_embeddings": True},
+            {
+                "transformer.wte.weight": (20, 8),
+                "transformer.h.0.attn.c_attn.weight": (8, 24),
+                "transformer.h.0.attn.c_proj.weight": (8, 8),
+                "transformer.h.0.ln_1.weight": (8,),
+            },
+            ("all-linear", "wte"),
+        ),
+    ],
+)
+def test_every_layout_comes_back(
+    config: dict[str, object], shapes: dict[str, tuple[int, ...]], targets: tuple[str, ...],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Embeddings, tied ones, and layers stored (in, out): `apply` reads what was written, and a
+    tied model stays tied."""
+    base = random_model(0, shapes, "F32")
+    base.config = {"num_hidden_layers": 2, **config}
+    model = changed_by(base, 2, [n for n, s in shapes.items() if len(s) == 2])
+    adapter = extracted(step(model, base, rank=2, targets=targets), tmp_path / "a")
+    got = applied(adapter, base, tmp_path / "b")
+    assert set(got) == set(shapes)
+    for name in shapes:
+        np.testing.assert_allclose(got[name], model.arrays[name], rtol=1e-6, atol=1e-8)
+
+
 def test_embeddings_where_they_are_asked_for(tmp_path: Path) -> None:
     """PEFT's layout of an embedding: (B A)^T is added to the table."""
     base = random_model(0, SHAPES, "F32")

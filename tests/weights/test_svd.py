@@ -31,9 +31,9 @@ def matrix_of(spectrum: Any, shape: tuple[int, int], seed: int = 0) -> Any:
 
 
 def in_ranges(array: Any, step: int) -> Matrix:
-    """The matrix, read a few rows at a time."""
+    """The matrix, read a few rows at a time into arrays of their own."""
     ranges = tuple((i, min(i + step, len(array))) for i in range(0, len(array), step))
-    return Matrix(array.shape, array.dtype, lambda first, last: array[first:last], ranges)
+    return Matrix(array.shape, array.dtype, lambda first, last: array[first:last].copy(), ranges)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -153,7 +153,10 @@ def svd_flops(shape: tuple[int, int]) -> float:
 
 
 def _whole(xp: Any, matrix: Matrix) -> Array:
-    return xp.concatenate([part for _, _, part in matrix.parts()])
+    whole = xp.empty(matrix.shape, matrix.dtype)
+    for first, last, part in matrix.parts():
+        whole[first:last] = part
+    return whole
 
 
 def _gram(xp: Any, matrix: Matrix) -> Array:
