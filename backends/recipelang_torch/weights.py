@@ -151,7 +151,8 @@ class WeightArrays:
         """Four fifths of what is free now; the host's budget where the device is the host."""
         if self.device.type != "cuda":
             return BUDGET_BYTES
-        return torch.cuda.mem_get_info(self.device)[0] * 4 // 5
+        kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return (torch.cuda.mem_get_info(self.device)[0] + kept) * 4 // 5
 
     def load(self, read: ReadRange, dtype: str, start: int, stop: int) -> torch.Tensor:
         """Stored elements, piece by piece."""

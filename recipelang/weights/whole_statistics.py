@@ -1,8 +1,8 @@
 """Statistics over tensors that are seen whole, by array code of any namespace.
 
-They are what a device takes. Sums are taken in float64 in the library's own order, so
-they differ from the host's by float64's rounding; k-th magnitudes are exact, lowest index first
-among equals, and random words are equal to the bit.
+They are what a device takes. No shape depends on a number, so JAX compiles each once. Sums are
+taken in float64 in the library's own order, so they differ from the host's by float64's rounding;
+k-th magnitudes are exact, lowest index first among equals.
 
 Example:
     >>> import numpy as np
@@ -74,8 +74,11 @@ def kth_magnitude(xp: Any, values: Array, k: int) -> Kth:
             high = middle
     threshold = _float_of(low, bits)
     need = k - count(magnitudes > threshold)
-    (places,) = xp.nonzero(magnitudes == threshold)
-    return Kth(threshold, int(places[need - 1]))
+    equal = magnitudes == threshold
+    if need == count(equal):
+        return Kth(threshold, len(values) - 1)
+    places = xp.cumsum(xp.astype(equal, xp.int32), axis=0, dtype=xp.int32)
+    return Kth(threshold, int(xp.searchsorted(places, need)))
 
 
 def _float_of(pattern: int, bits: np.dtype[Any]) -> float:
