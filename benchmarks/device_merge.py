@@ -106,9 +106,9 @@ def computing(step: Step, arrays: Arrays) -> float:
                 continue
             source, resident = source_of(step, name, memo), Resident(arrays)
             for timed in (False, True):
-                evaluation = Evaluation(source, read, hold=True, arrays=resident)
+                evaluation = Evaluation([source], read, hold=True, arrays=resident)
                 start = time.perf_counter()
-                list(evaluation.blocks())
+                list(evaluation.blocks(source))
                 spent += (time.perf_counter() - start) * timed
     return spent
 

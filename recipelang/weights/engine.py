@@ -215,9 +215,7 @@ class _Run:
         reserved = self._reserve(need if hold else min(working, self._budget))
         try:
             sources = [source for _, source in job.tensors]
-            made = Evaluation(
-                sources, self._read_leaf, hold=hold, known=self._known, arrays=arrays
-            )
+            made = Evaluation(sources, self._read_leaf, hold=hold, known=self._known, arrays=arrays)
             with arrays.computing(), closing(made) as evaluation:
                 for name, source in job.tensors:
                     watcher = self._watchers.get(job.writer)

@@ -165,7 +165,9 @@ def _by_column(factors: Factors, base: bool) -> Kernel:
     return Kernel(combine, (statistics,), solve=solve)
 
 
-def _weighted(xp: Any, inputs: Inputs, a: Array, b: Array, left: Array, right: Array, base: bool) -> Array:
+def _weighted(
+    xp: Any, inputs: Inputs, a: Array, b: Array, left: Array, right: Array, base: bool
+) -> Array:
     """left * a + right * b (+ B), flat, in the blocks' dtype."""
     total = a * xp.astype(left, a.dtype)
     total += b * xp.astype(right, a.dtype)
