@@ -23,15 +23,16 @@ WORKING_BYTES = 64
 
 def runs_on_device(source: Source) -> bool:
     """Whether there is anything to compute, from floating-point tensors alone: what is copied or
-    only rounded stays on the host, and so do decompositions, which read their matrices by rows."""
-    kernels = [node.kernel for node in walk(source) if isinstance(node, Combine)]
-    if not kernels or not source.info.elements:
+    only rounded stays on the host, and so does what reads by rows: decompositions, and embeddings
+    that are put into another vocabulary's order."""
+    nodes = list(walk(source))
+    kernels = [node for node in nodes if isinstance(node, Combine)]
+    if not kernels or not source.info.elements or any(isinstance(n, Aligned) for n in nodes):
         return False
-    if any(isinstance(kernel, MatrixKernel) for kernel in kernels):
+    if any(isinstance(node.kernel, MatrixKernel) for node in kernels):
         return False
-    leaves = [node for node in walk(source) if isinstance(node, Leaf)]
-    for node in walk(source):
-        leaves += node.whole if isinstance(node, Combine) else ()
+    leaves = [node for node in nodes if isinstance(node, Leaf)]
+    leaves += [leaf for node in kernels for leaf in node.whole]
     return all(leaf.info.dtype in FLOATS for leaf in leaves)
 
 

@@ -320,9 +320,7 @@ class Evaluation:
             found = seen[id(source)] = self._make(source, block, seen, check=check)
         return found
 
-    def _make(
-        self, source: Source, block: Block, seen: dict[int, Array], *, check: bool
-    ) -> Array:
+    def _make(self, source: Source, block: Block, seen: dict[int, Array], *, check: bool) -> Array:
         held = self._held.get(id(source))
         if held is not None:
             return held.values[block.start : block.stop]
@@ -383,7 +381,8 @@ class Evaluation:
         that they have the bits that it has when it is written."""
         held = self._held.get(id(source))
         if held is not None:
-            return held.values[start:stop]
+            kept: NDArray[Any] = held.values[start:stop]
+            return kept
         if isinstance(source, Leaf):
             return self._read(source, start, stop)
         parts: list[NDArray[Any]] = []
@@ -395,9 +394,7 @@ class Evaluation:
             parts.append(recent[1][max(0, start - block.start) : stop - block.start])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _equal(
-        self, source: Equal, block: Block, seen: dict[int, Array], *, check: bool
-    ) -> Array:
+    def _equal(self, source: Equal, block: Block, seen: dict[int, Array], *, check: bool) -> Array:
         first, *others = (self._stored(s, block, seen, check=check) for s in source.sources)
         for other in others:
             if not np.array_equal(first, other):

@@ -36,6 +36,8 @@ UNITS = 4
 """Units of float32 (float64 for F64) of a tensor's largest number that device and host may differ
 by before the result is rounded; afterwards 16-bit results may differ by one unit more."""
 
+ELSEWHERE = ("nonfinite", "dtype", "vocabulary")
+"""Fields of every merge that no kernel sees."""
 ROUNDED_CHOICES = frozenset({("fusion-merge", "compat = mergekit")})
 """Where a whole number is taken from one model or another by a comparison of float32 exponentials
 and logarithms, which libraries round differently. There a tenth of a tensor's numbers may be the
@@ -72,7 +74,7 @@ def cases(verb: str, dtype: str) -> Iterator[Case]:
     models = family(dtype)
     roles = _roles(operation, models)
     count = len(roles.get("inputs", ()))
-    fields = [f for f in operation.fields if f.name not in ("nonfinite", "dtype")]
+    fields = [f for f in operation.fields if f.name not in ELSEWHERE]
     needed: dict[str, Any] = {}
     for spec in fields:
         if spec.required:

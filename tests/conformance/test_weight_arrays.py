@@ -15,14 +15,17 @@ import recipelang_torch.weights
 from recipelang.diagnostics import RecipeError
 from recipelang.ops.registry import lookup
 from recipelang.weights.arrays import Arrays, HostArrays
+from recipelang.weights.engine import run_region
 from recipelang.weights.kernel import Kth
 from recipelang.weights.kernels.thinning import kept, row_ranks
 from recipelang.weights.kernels.uniform_bits import half_words, keys
 from recipelang.weights.numbers import FLOATS, compute_dtype, narrow, numpy_dtype, widen
 from recipelang.weights.region import make_step
+from recipelang.weights.report import Watcher
 from recipelang.weights.whole_statistics import kth_magnitude
+from recipelang.weights.writer import ModelWriter
 from tests.conformance.merge_cases import DTYPES, cases, difference, family, merge_verbs
-from tests.weights.models import Memory, bits, compute, random_model
+from tests.weights.models import Memory, bits, compute, near, random_model
 
 ARRAYS: dict[str, Arrays] = {
     "numpy": HostArrays(whole=True),
@@ -198,3 +201,30 @@ def test_what_is_not_finite_is_refused(library: str, bad: float, tmp_path: Path)
         compute(step, tmp_path, arrays=ARRAYS[library])
     assert caught.value.diagnostics[0].code == "E0620"
     assert "model.layers.2.a" in caught.value.diagnostics[0].message
+
+
+@LIBRARIES
+def test_a_report_of_a_merge_sees_the_same_blocks(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces of a transfer end in the middle of blocks; the watcher sees the host's."""
+    for module in (recipelang_torch.weights, recipelang_jax.weights):
+        monkeypatch.setattr(module, "pieces", _small_pieces)
+    shapes = {"model.layers.0.a": (700, 300), "model.norm.weight": (5,)}
+    base = random_model(1, shapes)
+    ties = lookup("ties-merge")
+    assert ties is not None
+    step = make_step(ties, {"inputs": (near(base, 2), near(base, 3)), "base": (base,)}, {})
+    sums: dict[str, Any] = {}
+    for place, arrays in (("host", HostArrays()), ("device", ARRAYS[library])):
+        writer = ModelWriter(tmp_path / place, step.tensors)
+        watcher = Watcher(step, tmp_path / f"{place}.jsonl")
+        run_region([(step, writer)], watchers={writer: watcher}, arrays=arrays)
+        sums[place] = writer.finish().shards[0].digest, watcher.sums
+    assert sums["device"] == sums["host"]
+
+
+def _small_pieces(start: int, stop: int, itemsize: int) -> Any:
+    """Pieces of 10,000 elements."""
+    step = 10_000 if itemsize > 1 else 20_000
+    return ((first, min(first + step, stop)) for first in range(start, stop, step))
