@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from recipelang.weights.arrays import Arrays
+
 __all__ = [
     "AdapterPlan",
     "Backend",
@@ -202,6 +204,10 @@ class Backend(Protocol):
 
     def train(self, job: TrainingJob, report: Callable[[Progress], None]) -> Trained:
         """Carry the job out, from its checkpoint if there is one."""
+        ...
+
+    def arrays(self) -> Arrays:
+        """What weight kernels compute with on the best device."""
         ...
 
 

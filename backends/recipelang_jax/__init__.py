@@ -33,6 +33,7 @@ from recipelang_jax.decode import Model
 from recipelang_jax.loop import run
 from recipelang_jax.shard import Placement
 from recipelang_jax.spec import Unsupported, check_tensors, make_spec
+from recipelang_jax.weights import WeightArrays
 
 __all__ = ["backend"]
 
@@ -88,6 +89,10 @@ class JaxBackend:
                 "E0806", "the device ran out of memory in training",
                 help="set `micro_batch` to fewer rows or `recompute = true`, or shorten `length`",
             ) from error  # fmt: skip
+
+    def arrays(self) -> WeightArrays:
+        """Arrays of the first device of JAX's default platform."""
+        return WeightArrays(jax.devices()[0])
 
     def _require(self, model: Checkpoint) -> None:
         try:

@@ -29,6 +29,7 @@ from recipelang.types import TensorInfo
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang_torch import loop, models, shard
 from recipelang_torch.decode import Model
+from recipelang_torch.weights import WeightArrays
 
 __all__ = ["backend"]
 
@@ -68,6 +69,10 @@ class TorchBackend:
     def train(self, job: TrainingJob, report: Callable[[Progress], None]) -> Trained:
         """Carry the job out. Raises RecipeError E0803, E0804, E0806, E0851, E0852, E07."""
         return loop.run(job, report, shard.place())
+
+    def arrays(self) -> WeightArrays:
+        """Tensors of the device that models are brought to."""
+        return WeightArrays(shard.place())
 
 
 def backend() -> Backend:

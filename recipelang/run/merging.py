@@ -24,6 +24,7 @@ from recipelang.run.session import Session, place_of
 from recipelang.run.values import AdapterValue, ModelValue
 from recipelang.store.artifact import Manifest
 from recipelang.types import AdapterType, is_partial, type_name
+from recipelang.weights.arrays import HOST, Arrays
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.engine import RegionProgress, run_region
 from recipelang.weights.region import Operand, Step, make_step
@@ -64,11 +65,13 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
     """
     memo: dict[Node, Operand] = {}
     steps = {node: _operand(session, node, region, memo) for node in outputs}
+    arrays, made_by = _place(session)
     identity = digest(
         "recipelang/work/1",
         {
             "steps": [session.step(n).step_id for n in outputs],
             "in": [session.ids[n] for n in external_inputs(session, region)],
+            **({"on": list(made_by)} if made_by else {}),
         },
     )
     place = place_of(session.step(outputs[-1]))
@@ -91,8 +94,10 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
         for step in steps.values():
             _ = step.files  # a tokenizer that cannot be written stops the merge before it starts
         jobs = [(steps[node], writers[node]) for node in outputs]
-        stats = run_region(jobs, report=report, watchers=watchers)
+        stats = run_region(jobs, report=report, watchers=watchers, arrays=arrays)
         for node in outputs:
+            if made_by:
+                session.made_by[node] = made_by
             step = steps[node]
             kind = type_name(step.type).lower() if isinstance(step, Step) else "model"
             made[node] = _keep(session, writers[node], step, kind)
@@ -104,6 +109,15 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
                 merge = next(n for n, operand in memo.items() if operand is watcher.step)
                 keep_report(session, (node, made[node]), merge, watcher)
     return made
+
+
+def _place(session: Session) -> tuple[Arrays, tuple[str, str, int] | None]:
+    """Where a region is computed, with its backend, kind and number of devices: on the CPU numpy,
+    whatever the backend, so that its bits are the same."""
+    backend = session.accelerator
+    if backend is None:
+        return HOST, None
+    return backend.arrays(), (backend.name, backend.devices()[0].kind, 1)
 
 
 def store_checkpoint(session: Session, node: Node, checkpoint: Checkpoint) -> str:

@@ -42,8 +42,8 @@ class Session:
     ``wanted`` is the backend of ``--backend``, None where any in the lock will do; ``named`` is the
     one that computes what is missing. ``ids`` are content ids by current node (of a source its step
     id, of data the digest of its key, of all else the artifact's id); ``found`` the records they
-    came from; ``failed`` the nodes that failed. ``stopped`` says whether a signal asked the run to
-    end.
+    came from; ``made_by`` the backend, kind and number of devices of merges on an accelerator;
+    ``failed`` the nodes that failed. ``stopped`` says whether a signal asked the run to end.
     """
 
     plan: Plan
@@ -59,6 +59,9 @@ class Session:
     found: dict[Node, Found] = field(default_factory=dict[Node, Found])
     values: dict[Node, RuntimeValue] = field(default_factory=dict[Node, RuntimeValue])
     ran: dict[Node, float] = field(default_factory=dict[Node, float])
+    made_by: dict[Node, tuple[str, str, int]] = field(
+        default_factory=dict[Node, tuple[str, str, int]]
+    )
     backends: dict[Node, str] = field(default_factory=dict[Node, str])
     failed: dict[Node, Diagnostic] = field(default_factory=dict[Node, Diagnostic])
     summaries: dict[str, Summary] = field(default_factory=dict[str, "Summary"])
@@ -80,6 +83,18 @@ class Session:
         """The backend where this run has needed one."""
         return self._backend
 
+    @property
+    def accelerator(self) -> Backend | None:
+        """The backend that regions are computed on: that of ``--backend``, where its best device is
+        not the CPU. Without the option nothing is imported to find out, and merges have the same
+        bits on every machine."""
+        from recipelang.backend import available
+
+        if self.wanted is None or self.wanted not in available():
+            return None
+        devices = self.backend.devices()
+        return self.backend if devices and devices[0].kind != "cpu" else None
+
     def step(self, node: Node) -> PlanStep:
         """The plan's step of a current node."""
         return self.plan.by_node[node]
@@ -96,6 +111,8 @@ class Session:
         """Backend, kind and number of devices of a step that was computed now; empty without
         backend.
         """
+        if node in self.made_by:
+            return self.made_by[node]
         if self._backend is None or not uses_backend(node, self.plan.state.lookup(node.op)):
             return "", "", 0
         if self.step(node).kind == "choose":

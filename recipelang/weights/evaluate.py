@@ -2,12 +2,13 @@
 
 Where the stored tensors it needs fit the budget they are read once and held; otherwise they are
 read block by block, once for each level of statistics and once for the result. Blocks depend on the
-tensor's shape alone, so both ways give the same bits.
+tensor's shape alone, so both ways give the same bits. On a device a tensor is one block, and what
+it needs is held there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from recipelang.diagnostics import fault
 from recipelang.types import TensorInfo
+from recipelang.weights.arrays import HOST, Arrays
 from recipelang.weights.expression import Aligned, Cast, Combine, Equal, Leaf, Source
 from recipelang.weights.gather import (
     Gather,
@@ -26,6 +28,7 @@ from recipelang.weights.gather import (
     mean_row,
 )
 from recipelang.weights.kernel import (
+    Array,
     Block,
     KthMagnitude,
     MatrixKernel,
@@ -36,8 +39,9 @@ from recipelang.weights.kernel import (
 )
 from recipelang.weights.kernels.low_rank import WHOLE
 from recipelang.weights.needs import made_whole, operands_of, walk
-from recipelang.weights.numbers import all_finite, compute_dtype, narrow, widen
+from recipelang.weights.numbers import compute_dtype
 from recipelang.weights.statistics import KEEP_ALL, accumulator
+from recipelang.weights.whole_statistics import take
 
 __all__ = [
     "BLOCK_ELEMENTS",
@@ -58,6 +62,7 @@ QUIETLY = np.errstate(divide="ignore", over="ignore", invalid="ignore")
 RANGE_BLOCKS = 16
 """A matrix kernel reads so many blocks at a time: products of a few rows would wait for memory."""
 WHERE = "find out where they come from"
+ALLOWED = f"{WHERE}; `nonfinite = allow` merges them as they are"
 
 Read = Callable[[Leaf, int, int], NDArray[Any]]
 ModelResults: TypeAlias = "Mapping[int, Mapping[str, tuple[Result, ...]]]"
@@ -86,24 +91,25 @@ def _row_ranges(info: TensorInfo) -> Ranges:
 class _Held:
     """A whole tensor in memory, in its stored dtype."""
 
-    values: NDArray[Any]
+    values: Array
 
 
 class Evaluation:
     """The evaluation of one source, or of several that share their kernels. ``read`` reads stored
-    ranges; ``hold`` keeps what was read; ``known`` are statistics over whole models. ``facts`` is
-    what matrix kernels told."""
+    ranges; ``hold`` keeps what was read; ``known`` are statistics over whole models; ``arrays`` say
+    where it is computed. ``facts`` is what matrix kernels told."""
 
     def __init__(
         self, sources: Sequence[Source], read: Read, *, hold: bool,
-        known: ModelResults | None = None,
+        known: ModelResults | None = None, arrays: Arrays = HOST,
     ) -> None:  # fmt: skip
         self.facts: dict[str, float] = {}
         self._read = read
+        self._arrays, self._xp = arrays, arrays.xp
         self._known = known or {}
         self._held: dict[int, _Held] = {}
         self._results: dict[int, Any] = {}
-        self._whole: dict[int, tuple[NDArray[Any], ...]] = {}
+        self._whole: dict[int, tuple[Array, ...]] = {}
         self._prepared: dict[int, Prepared] = {}
         self._means: dict[int, NDArray[Any]] = {}
         self._recent: dict[int, tuple[Block, NDArray[Any]]] = {}
@@ -111,19 +117,20 @@ class Evaluation:
         if hold:
             for node in (n for source in sources for n in walk(source)):
                 if isinstance(node, Leaf) and id(node) not in self._held:
-                    self._held[id(node)] = _Held(read(node, 0, node.info.elements))
+                    self._held[id(node)] = _Held(self._load(node, 0, node.info.elements))
 
     def blocks(
         self, source: Source, watch: Watch | None = None
     ) -> Iterator[tuple[Block, NDArray[Any]]]:
         """A result's blocks in order, in the stored dtype. Raises RecipeError E0620, E0621."""
         self.prepare(source)
-        for block in blocks_of(source.info):
-            seen: dict[int, NDArray[Any]] = {}
+        for block in self._blocks(source.info):
+            seen: dict[int, Array] = {}
             result = self._stored(source, block, seen, check=True)
-            if watch is not None:
-                watch(block, result, partial(self._stored, block=block, seen=seen, check=False))
-            yield block, result
+            for part, values in self._on_host(result, block, source.info):
+                if watch is not None:
+                    watch(part, values, partial(self._looked_at, part=part, block=block, seen=seen))
+                yield part, values
 
     def prepare(self, source: Source) -> None:
         """Take all statistics under a source, and read what kernels want whole."""
@@ -132,7 +139,8 @@ class Evaluation:
 
     def at(self, source: Source, block: Block) -> NDArray[Any]:
         """One of a result's blocks, unchecked, after :meth:`prepare`."""
-        return self._stored(source, block, {}, check=False)
+        found: NDArray[Any] = self._stored(source, block, {}, check=False)
+        return found
 
     def close(self) -> None:
         """Forget what was held and prepared. Without it that would stay until a collection of
@@ -148,10 +156,41 @@ class Evaluation:
             if below is not node:
                 self._prepare(below)
 
-    def values(self, node: Combine, value: Value) -> Iterator[tuple[Block, NDArray[Any]]]:
+    def values(self, node: Combine, value: Value) -> Iterator[tuple[Block, Array]]:
         """A function of a node's operands, block by block."""
-        for block in blocks_of(node.info):
-            yield block, value(np, self._inputs(node, block, {}, check=False), block)
+        for block in self._blocks(node.info):
+            yield block, value(self._xp, self._inputs(node, block, {}, check=False), block)
+
+    def _blocks(self, info: TensorInfo) -> Iterable[Block]:
+        return (Block(0, info.elements, info.shape),) if self._arrays.whole else blocks_of(info)
+
+    def _load(self, leaf: Leaf, start: int, stop: int) -> Array:
+        return self._arrays.load(partial(self._read, leaf), leaf.info.dtype, start, stop)
+
+    def _on_host(
+        self, result: Array, block: Block, info: TensorInfo
+    ) -> Iterator[tuple[Block, NDArray[Any]]]:
+        """A block of the result on the host, cut into the host's blocks."""
+        if not self._arrays.whole:
+            yield block, result
+            return
+        coming = self._arrays.unload(result, info.dtype)
+        here: NDArray[Any] = next(coming)
+        for part in blocks_of(info):
+            size = part.stop - part.start
+            while len(here) < size:
+                rest = here.copy()  # what came before is overwritten by what comes
+                here = np.concatenate((rest, next(coming)))
+            yield part, here[:size]
+            here = here[size:]
+
+    def _looked_at(
+        self, source: Source, part: Block, block: Block, seen: dict[int, Array]
+    ) -> NDArray[Any]:
+        """A part of a block of what a result was made from, on the host, in its stored dtype."""
+        stored = self._stored(source, block, seen, check=False)
+        start, stop = part.start - block.start, part.stop - block.start
+        return self._arrays.fetch(stored, source.info.dtype, start, stop)
 
     @QUIETLY
     def _prepare(self, node: Source) -> None:
@@ -172,7 +211,9 @@ class Evaluation:
             return
         dtype = _compute(node)
         self._whole[id(node)] = tuple(
-            widen(self._read(leaf, 0, leaf.info.elements), dtype).reshape(leaf.info.shape)
+            self._arrays.widen(self._load(leaf, 0, leaf.info.elements), dtype).reshape(
+                leaf.info.shape
+            )
             for leaf in node.whole
         )
         results: tuple[tuple[Result, ...], ...] = ()
@@ -191,8 +232,9 @@ class Evaluation:
         stored = self._range(source, first * columns, last * columns, check=True)
         if isinstance(source, Leaf | Aligned) and not node.allow:
             what = f"an input of `{node.verb}`, which decomposes it"
-            _check_finite(stored, source.info, _name(source), what, help=WHERE)
-        return widen(stored, _compute(node)).reshape(-1, columns)
+            self._check(stored, source, what, help=WHERE)
+        rows: NDArray[Any] = self._arrays.widen(stored, _compute(node)).reshape(-1, columns)
+        return rows
 
     def _prepare_rows(self, node: Aligned) -> None:
         """Hold what rows are taken from here and there, and take the mean for padding."""
@@ -209,6 +251,13 @@ class Evaluation:
             )  # fmt: skip
 
     def _level(self, node: Combine, statistics: tuple[Any, ...]) -> tuple[Result, ...]:
+        if self._arrays.whole:
+            (whole,) = self._blocks(node.info)
+            inputs = self._inputs(node, whole, {}, check=False)
+            return tuple(
+                take(self._xp, s, s.value(self._xp, inputs, whole), node.info.shape)
+                for s in statistics
+            )
         kth = [s for s in statistics if isinstance(s, KthMagnitude)]
         samples = self._samples(node, kth)
         found = [accumulator(s, node.info.shape, samples.get(id(s))) for s in statistics]
@@ -245,7 +294,7 @@ class Evaluation:
         return {key: np.concatenate(values) for key, values in parts.items()}
 
     def _inputs(
-        self, node: Combine, block: Block, seen: dict[int, NDArray[Any]], *, check: bool
+        self, node: Combine, block: Block, seen: dict[int, Array], *, check: bool
     ) -> Mapping[str, tuple[Any, ...]]:
         """Role -> the operands' blocks, wide; zeros where a tensor is not read."""
         dtype = _compute(node)
@@ -255,36 +304,32 @@ class Evaluation:
             blocks: list[Any] = []
             for i, source in enumerate(items):
                 if source is None or (role, i) in unread:
-                    blocks.append(np.zeros(block.stop - block.start, dtype))
+                    blocks.append(self._arrays.zeros(block.stop - block.start, dtype))
                 else:
                     stored = self._stored(source, block, seen, check=check)
                     if check and isinstance(source, Leaf | Aligned) and not node.allow:
-                        _check_finite(
-                            stored, source.info, _name(source), f"an input of `{node.verb}`"
-                        )
-                    blocks.append(widen(stored, dtype))
+                        self._check(stored, source, f"an input of `{node.verb}`")
+                    blocks.append(self._arrays.widen(stored, dtype))
             inputs[role] = tuple(blocks)
         inputs[WHOLE] = self._whole.get(id(node), ())
         return inputs
 
     def _stored(
-        self, source: Source, block: Block, seen: dict[int, NDArray[Any]], *, check: bool
-    ) -> NDArray[Any]:
+        self, source: Source, block: Block, seen: dict[int, Array], *, check: bool
+    ) -> Array:
         """A block in the stored dtype; ``seen`` shares it between its users."""
         found = seen.get(id(source))
         if found is None:
             found = seen[id(source)] = self._make(source, block, seen, check=check)
         return found
 
-    def _make(
-        self, source: Source, block: Block, seen: dict[int, NDArray[Any]], *, check: bool
-    ) -> NDArray[Any]:
+    def _make(self, source: Source, block: Block, seen: dict[int, Array], *, check: bool) -> Array:
         held = self._held.get(id(source))
         if held is not None:
             return held.values[block.start : block.stop]
         match source:
             case Leaf():
-                return self._read(source, block.start, block.stop)
+                return self._load(source, block.start, block.stop)
             case Aligned():
                 columns = columns_of(source.info)
                 first, last = block.start // columns, -(-block.stop // columns)
@@ -292,8 +337,8 @@ class Evaluation:
                 return part[block.start - first * columns : block.stop - first * columns]
             case Cast():
                 stored = self._stored(source.source, block, seen, check=check)
-                wide = widen(stored, compute_dtype(source.source.info.dtype))
-                result = narrow(wide, source.info.dtype)
+                wide = self._arrays.widen(stored, compute_dtype(source.source.info.dtype))
+                result = self._arrays.narrow(wide, source.info.dtype)
                 verb, allow = "cast", source.allow
             case Equal():
                 return self._equal(source, block, seen, check=check)
@@ -301,21 +346,21 @@ class Evaluation:
                 result = self._combined(source, block, seen, check=check)
                 verb, allow = source.verb, source.allow
         if check and not allow:
-            _check_finite(result, source.info, _name(source), f"the result of `{verb}`")
+            self._check(result, source, f"the result of `{verb}`")
         return result
 
     @QUIETLY
     def _combined(
-        self, node: Combine, block: Block, seen: dict[int, NDArray[Any]], *, check: bool
-    ) -> NDArray[Any]:
+        self, node: Combine, block: Block, seen: dict[int, Array], *, check: bool
+    ) -> Array:
         if isinstance(node.kernel, MatrixKernel):
             columns = node.info.shape[1]
             rows = self._prepared[id(node.kernel)].results[node.part]
             made = rows(block.start // columns, block.stop // columns)
-            return narrow(made.reshape(-1), node.info.dtype)
+            return self._arrays.narrow(made.reshape(-1), node.info.dtype)
         inputs = self._inputs(node, block, seen, check=check)
-        wide = node.kernel.combine(np, inputs, block, self._results[id(node)])
-        return narrow(wide, node.info.dtype)
+        wide = node.kernel.combine(self._xp, inputs, block, self._results[id(node)])
+        return self._arrays.narrow(wide, node.info.dtype)
 
     def _aligned(self, node: Aligned, first: int, last: int, *, check: bool) -> NDArray[Any]:
         """Rows ``[first, last)`` of an aligned tensor, of shape (rows, columns)."""
@@ -339,7 +384,8 @@ class Evaluation:
         that they have the bits that it has when it is written."""
         held = self._held.get(id(source))
         if held is not None:
-            return held.values[start:stop]
+            kept: NDArray[Any] = held.values[start:stop]
+            return kept
         if isinstance(source, Leaf):
             return self._read(source, start, stop)
         parts: list[NDArray[Any]] = []
@@ -351,9 +397,7 @@ class Evaluation:
             parts.append(recent[1][max(0, start - block.start) : stop - block.start])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _equal(
-        self, source: Equal, block: Block, seen: dict[int, NDArray[Any]], *, check: bool
-    ) -> NDArray[Any]:
+    def _equal(self, source: Equal, block: Block, seen: dict[int, Array], *, check: bool) -> Array:
         first, *others = (self._stored(s, block, seen, check=check) for s in source.sources)
         for other in others:
             if not np.array_equal(first, other):
@@ -363,6 +407,11 @@ class Evaluation:
                     "models, and only floating-point tensors are merged",
                 )
         return first
+
+    def _check(self, stored: Array, source: Source, what: str, help: str = ALLOWED) -> None:
+        if not self._arrays.finite(stored, source.info.dtype):
+            message = f"`{_name(source)}` holds infinities or NaN in {what}"
+            raise fault("E0620", message, help=help)
 
 
 def _compute(node: Combine) -> np.dtype[Any]:
@@ -378,11 +427,3 @@ def _name(source: Source) -> str:
             return "a tensor"
         source = operands[0]
     return source.name
-
-
-def _check_finite(
-    stored: NDArray[Any], info: TensorInfo, name: str, what: str,
-    help: str = f"{WHERE}; `nonfinite = allow` merges them as they are",
-) -> None:  # fmt: skip
-    if not all_finite(stored, info.dtype):
-        raise fault("E0620", f"`{name}` holds infinities or NaN in {what}", help=help)

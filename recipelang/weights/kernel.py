@@ -6,11 +6,25 @@ for that tensor, and returns a :class:`Kernel`, a :class:`MatrixKernel` or a :cl
 an operation that gives an adapter is called once for each adapted weight, and returns a
 :class:`MatrixKernel` of two results, A and B. All kernels see float32 blocks and give float32
 blocks (float64 where the stored dtype is F64); the engine reads, widens, rounds to the result's
-dtype and writes. The rounding is part of the operation's meaning also when operations are fused. A
-kernel is plain array code over the namespace ``xp``.
+dtype and writes. The rounding is part of the operation's meaning also when operations are fused.
 
 Blocks are cut by the tensor's shape alone (never by the memory budget or the number of threads), so
 sums run in one order and a fused chain has the bits of the unfused one.
+
+A kernel is plain array code over the namespace ``xp``: numpy on the host, and on a device numpy's
+names over torch tensors or JAX arrays, where a block is the whole tensor. So a kernel
+
+- calls ``xp.astype(x, dtype)``, ``xp.sum(x, axis=…)`` and so on, and of an array only ``dtype``,
+  ``shape``, ``len(x)``, ``reshape``, indexing by slices and None, and operators: no ``x.astype``,
+  ``x.size``, ``x.max()``, ``out=``, ``x[mask]`` or assignment to elements;
+- writes dtypes as ``xp.float64`` or ``x.dtype``, never ``np.float32`` or a string;
+- may assign in place (``x *= 2``) to what it has made itself, and goes on with the name ``x``,
+  which JAX binds anew; never to an operand's block or to a view that it needs again;
+- may mix arrays with Python numbers, which take the array's dtype, and floats with booleans;
+- brings what it computed on the host with ``xp.asarray``, and takes a number out with ``float(x)``;
+- takes a faster way that only numpy has behind ``xp is np``, with a general one beside it.
+
+A :class:`MatrixKernel` runs on the host everywhere, and may use all of numpy.
 """
 
 from __future__ import annotations
@@ -40,7 +54,7 @@ __all__ = [
 ]
 
 Array: TypeAlias = Any
-"""An array of the namespace ``xp`` (numpy on the CPU)."""
+"""An array of the namespace ``xp``."""
 
 Inputs: TypeAlias = Mapping[str, tuple[Array, ...]]
 """Role -> the operands' blocks, each 1-D of ``stop - start`` float32 elements, same range of each

@@ -119,7 +119,7 @@ def _importance(divergences: Any) -> Value:
         first = block.start // a.shape[-1]
         rows = xp.asarray(divergences[first : first + len(a)])
         change = xp.abs(b - a)
-        change *= xp.maximum(rows, 0)[:, None].astype(change.dtype)
+        change *= xp.astype(xp.maximum(rows, 0)[:, None], change.dtype)
         return change.reshape(-1)
 
     return importance
@@ -134,7 +134,7 @@ def _terms(xp: Any, a: Array, b: Array) -> Array:
 
 
 def _log_softmax(xp: Any, rows: Array) -> Array:
-    wide = rows.astype(xp.float64)
+    wide = xp.astype(rows, xp.float64)
     wide -= xp.max(wide, axis=-1, keepdims=True)
     wide -= xp.log(xp.sum(xp.exp(wide), axis=-1, keepdims=True))
     return wide

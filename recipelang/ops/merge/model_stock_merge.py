@@ -112,7 +112,7 @@ def _by_row(count: int, mergekit: bool) -> Kernel:
         total = found[0]
         for vector in found[1:]:
             total += vector
-        total *= share[:, None].astype(total.dtype)
+        total *= xp.astype(share[:, None], total.dtype)
         flat = total.reshape(-1)
         flat += inputs["base"][0]
         return flat

@@ -137,7 +137,7 @@ def _by_row(factors: Factors, base: bool) -> Kernel:
         a, b = (v.reshape(rows) for v in vectors(inputs, (0, 1), base))
         aa, bb, ab = (xp.sum(x * y, axis=-1, dtype=xp.float64) for x, y in ((a, a), (b, b), (a, b)))
         left, right = factors(xp, aa, bb, ab)
-        return _weighted(inputs, a, b, left[:, None], right[:, None], base)
+        return _weighted(xp, inputs, a, b, left[:, None], right[:, None], base)
 
     return Kernel(combine)
 
@@ -160,15 +160,17 @@ def _by_column(factors: Factors, base: bool) -> Kernel:
         if len(left) > 1:  # more axes than two: the rows of the block take those in turn
             places = (block.start // width + xp.arange(len(a))) % len(left)
             left, right = left[places], right[places]
-        return _weighted(inputs, a, b, left, right, base)
+        return _weighted(xp, inputs, a, b, left, right, base)
 
     return Kernel(combine, (statistics,), solve=solve)
 
 
-def _weighted(inputs: Inputs, a: Array, b: Array, left: Array, right: Array, base: bool) -> Array:
+def _weighted(
+    xp: Any, inputs: Inputs, a: Array, b: Array, left: Array, right: Array, base: bool
+) -> Array:
     """left * a + right * b (+ B), flat, in the blocks' dtype."""
-    total = a * left.astype(a.dtype)
-    total += b * right.astype(a.dtype)
+    total = a * xp.astype(left, a.dtype)
+    total += b * xp.astype(right, a.dtype)
     flat = total.reshape(-1)
     if base:
         flat += inputs["base"][0]

@@ -62,7 +62,7 @@ def ramplus_merge(
 
     def counts(xp: Any, blocks: Inputs, block: Block) -> Iterable[Array]:
         found = changes(xp, blocks, count, epsilon)
-        alone = touched(found) == 1
+        alone = touched(xp, found) == 1
         for _, where in found:
             yield where
             yield where & alone
@@ -74,7 +74,7 @@ def ramplus_merge(
 
     def combine(xp: Any, blocks: Inputs, block: Block, growths: tuple[float, ...]) -> Array:
         found = changes(xp, blocks, count, epsilon)
-        shared_by_some = touched(found) > 1
+        shared_by_some = touched(xp, found) > 1
         total = mean_change(xp, found)
         total *= shared_by_some
         for (vector, _), growth in zip(found, growths, strict=True):

@@ -180,8 +180,7 @@ def _selection(xp: Any, inputs: Inputs, block: Block, count: int, kth: Kth | Non
     found = vectors(inputs, range(count), True)
     if kth is not None:
         mask = kept(xp, _variance(inputs), block.start, kth)
-        for vector in found:
-            vector *= mask
+        found = [vector * mask for vector in found]
     return found
 
 
@@ -196,7 +195,7 @@ def _elect(xp: Any, found: Sequence[Array], shares: tuple[float, ...], least: fl
     merged, divisor = xp.zeros_like(first), xp.zeros_like(first)
     for vector, share in zip(found, shares, strict=True):
         vector *= sign
-        agrees = (vector > 0).astype(vector.dtype)
+        agrees = xp.astype(vector > 0, vector.dtype)
         agrees *= share
         divisor += agrees
         agrees *= vector

@@ -69,7 +69,7 @@ def changed(role: str, change: Change, share: float = 1.0) -> Kernel | Copy:
         return value
 
     def squares(xp: Any, inputs: Inputs, block: Block) -> Array:
-        return xp.square(sum_(xp, inputs, block).astype(xp.float64))
+        return xp.square(xp.astype(sum_(xp, inputs, block), xp.float64))
 
     named = [(role, 0, change.whole)] if change.whole else []
     if change.of:
@@ -99,9 +99,11 @@ def _brought_to(xp: Any, value: Array, magnitude: Array, sums: Array | None, blo
     rows = value.reshape(-1, columns)
     if sums is None:
         first = block.start // columns
-        wanted = magnitude[first : first + len(rows), None].astype(xp.float64)
-        norms = xp.sqrt(xp.square(rows.astype(xp.float64)).sum(axis=1, keepdims=True))
+        wanted = xp.astype(magnitude[first : first + len(rows), None], xp.float64)
+        squares = xp.square(xp.astype(rows, xp.float64))
+        norms = xp.sqrt(xp.sum(squares, axis=1, keepdims=True))
     else:
-        wanted, norms = magnitude[None, :].astype(xp.float64), xp.sqrt(sums)[None, :]
+        wanted = xp.astype(magnitude[None, :], xp.float64)
+        norms = xp.sqrt(xp.asarray(sums))[None, :]
     ratio = xp.where(norms > 0, wanted / xp.where(norms > 0, norms, 1), 0)
-    return (rows * ratio.astype(rows.dtype)).reshape(-1)
+    return (rows * xp.astype(ratio, rows.dtype)).reshape(-1)

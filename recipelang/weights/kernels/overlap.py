@@ -32,10 +32,10 @@ def changes(xp: Any, inputs: Inputs, count: int, epsilon: float) -> Changes:
     return found
 
 
-def touched(found: Changes) -> Array:
+def touched(xp: Any, found: Changes) -> Array:
     """How many inputs changed each element, in the blocks' dtype."""
     first, where = found[0]
-    total = where.astype(first.dtype)
+    total = xp.astype(where, first.dtype)
     for _, where in found[1:]:
         total += where
     return total
@@ -46,4 +46,4 @@ def mean_change(xp: Any, found: Changes) -> Array:
     total = found[0][0]
     for vector, _ in found[1:]:
         total = total + vector
-    return total / xp.maximum(touched(found), 1)
+    return total / xp.maximum(touched(xp, found), 1)

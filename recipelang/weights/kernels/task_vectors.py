@@ -131,7 +131,7 @@ def _elect(
 ) -> Array:
     """Twice the sum of the entries that have the sign of ``total``, divided by their shares."""
     plus = total >= 0
-    sign = plus.astype(total.dtype)
+    sign = xp.astype(plus, total.dtype)
     sign *= 2
     sign -= 1
     sizes = xp.zeros_like(total)
@@ -157,12 +157,12 @@ def _agreeing(
         below: Array = 0
         for vector, own in zip(vectors, shares, strict=True):
             if own == share:
-                above = above + (vector > 0).astype(counter)
-                below = below + (vector < 0).astype(counter)
+                above = above + xp.astype(vector > 0, counter)
+                below = below + xp.astype(vector < 0, counter)
         counts = below + plus * (above - below)
         if len(kinds) == 1:
-            return xp.maximum(counts, 1).astype(dtype) * share
-        divisor = divisor + counts.astype(dtype) * share
+            return xp.astype(xp.maximum(counts, 1), dtype) * share
+        divisor = divisor + xp.astype(counts, dtype) * share
     return divisor + (divisor == 0)
 
 

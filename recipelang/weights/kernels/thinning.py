@@ -83,11 +83,15 @@ def entries(share: float, elements: int, *, exact: bool = True) -> int:
 
 def kept(xp: Any, values: Array, start: int, kth: Kth) -> Array:
     """Which elements of the block at ``start`` are among the k largest magnitudes, as booleans."""
+    import numpy as np
+
     magnitude = xp.abs(values)
     early = kth.last - start + 1  # so many elements of the block are kept where they are equals
     if early >= len(values):
         return magnitude >= kth.threshold
     mask = magnitude > kth.threshold
+    if xp is not np:  # a cut at `early` would be a program of its own for each place
+        return mask | ((magnitude == kth.threshold) & (xp.arange(len(values)) < early))
     if early > 0:
         mask = xp.concatenate((magnitude[:early] >= kth.threshold, mask[early:]))
     return mask
@@ -203,7 +207,7 @@ def row_ranks(xp: Any, vector: Array, row: int) -> Array:
     else:
         order = xp.argsort(-rows, axis=1, stable=True)
         ranks = (row - 1 - xp.argsort(order, axis=1)).reshape(-1)
-    shares = ranks.astype(vector.dtype)
+    shares = xp.astype(ranks, vector.dtype)
     shares *= 1 / (row - 1)
     return shares
 
