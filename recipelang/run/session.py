@@ -87,10 +87,12 @@ class Session:
     def accelerator(self) -> Backend | None:
         """The backend that regions are computed on: that of ``--backend``, where its best device is
         not the CPU. Without the option nothing is imported to find out, and merges have the same
-        bits on every machine."""
+        bits on every machine. JAX merges on the host too: on a GPU, tensors of tens of millions of
+        elements came out wrong in places, and why is not known yet (docs/parts/merging-device.md).
+        """
         from recipelang.backend import available
 
-        if self.wanted is None or self.wanted not in available():
+        if self.wanted in (None, "jax") or self.wanted not in available():
             return None
         devices = self.backend.devices()
         return self.backend if devices and devices[0].kind != "cpu" else None
