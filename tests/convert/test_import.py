@@ -201,7 +201,7 @@ models:
   - {model: ./x, parameters: {weight: 1}}
   - {model: /models/y, parameters: {weight: 1}}
 """
-    paths = Paths("/work", "/work/recipes", exists=lambda path: path == "/work/org/local")
+    paths = Paths("/here", "/here/recipes", exists=lambda path: path == "/here/org/local")
     found = import_yaml(Source("m.yml", text), Sink(), paths)
     assert found is not None
     assert [line.partition(" = ")[2] for line in found.splitlines()[3:7]] == [
