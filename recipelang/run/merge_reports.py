@@ -66,7 +66,8 @@ def _origin(session: Session, node: Node) -> Origin:
         return Origin(place, session.ids.get(node, ""))
     if operation is None or operation.kind != "weights" or operation.operands[0].many:
         return Origin(place)
-    return Origin(_origin(session, node.role(operation.operands[0].name)[0]).name)
+    changed = node.one(operation.operands[0].name)
+    return Origin(place if changed is None else _origin(session, changed).name)
 
 
 def merge_reports(session: Session) -> dict[str, MergeReport]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recipelang.ops.registry import lookup
+from recipelang.ops.registry import lookup, verbs
 from recipelang.weights import evaluate, report
 from recipelang.weights.engine import RegionProgress, run_region
 from recipelang.weights.figures import MergeReport, Origin, TensorSums, merge_report, read_report
@@ -345,6 +345,36 @@ def test_reports_survive_json(tmp_path: Path) -> None:
     assert read_report(json.loads(json.dumps(got.to_json(), allow_nan=False))) == got
     for other in (None, [], {}, {"schema": "recipelang/merge-report/1"}, {"schema": "x"}):
         assert read_report(other) is None
+
+
+MERGES = [
+    verb
+    for verb in verbs()
+    if (found := lookup(verb)) and found.kind == "weights" and found.operand("inputs")
+]
+
+
+@pytest.mark.parametrize("verb", MERGES)
+def test_every_merge_of_one_family_looks_sound(verb: str, tmp_path: Path) -> None:
+    """Each operation that merges can be watched, by blocks or by whole matrices, and merges of
+    fine-tunes of one base lie within the bounds that warnings start from."""
+    operation = lookup(verb)
+    assert operation is not None
+    base = random_model(0, WIDE)
+    roles: dict[str, tuple[Operand, ...]] = {"inputs": (near(base, 1), near(base, 2))}
+    based = operation.operand("base") is not None
+    if based:
+        roles["base"] = (base,)
+    fields = {field.name: 0.001 for field in operation.fields if field.required}
+    made = step(verb, roles, **fields)
+    sums, _ = watched(made, tmp_path)
+    got = gathered(sums, 2, based)
+    assert sums.keys() == made.tensors.keys()
+    assert got.nonfinite == ()
+    for row in got.layers:
+        assert row.norm_ratio == pytest.approx(1, abs=0.1)
+        assert max(i.cosine or 0 for i in row.inputs) > 0.95
+    assert (got.whole.change_ratio or 0) < 5
 
 
 def test_names_follow_content_ids() -> None:
