@@ -1,4 +1,5 @@
-"""How many threads are worth starting.
+"""What this machine has, found without importing a backend: processors, and whether there may be a
+GPU.
 
 Example: ``ThreadPoolExecutor(processors())``.
 """
@@ -6,8 +7,12 @@ Example: ``ThreadPoolExecutor(processors())``.
 from __future__ import annotations
 
 import os
+import sys
 
-__all__ = ["processors"]
+__all__ = ["may_have_gpu", "processors"]
+
+GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""What the drivers of NVIDIA, of AMD and of Windows' Linux put there."""
 
 
 def processors() -> int:
@@ -15,3 +20,10 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def may_have_gpu() -> bool:
+    """False only where it is certain that no backend finds a GPU: on Linux without a driver's
+    device file. Asking a backend instead takes the seconds that importing it takes.
+    """
+    return sys.platform != "linux" or any(os.path.exists(file) for file in GPU_FILES)

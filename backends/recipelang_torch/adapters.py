@@ -24,9 +24,8 @@ from torch import nn
 from recipelang.backend import AdapterPlan
 from recipelang.diagnostics import fault
 from recipelang.weights.kernels.uniform_bits import dropout_keys, threshold
-from recipelang_torch import products
 from recipelang_torch.arrays import from_numpy, uniform_bits, wide
-from recipelang_torch.products import matmul, widened
+from recipelang_torch.products import operand, widened
 
 __all__ = ["Dropout", "LoraLinear", "attach"]
 
@@ -66,41 +65,34 @@ class _AdaptedProduct(torch.autograd.Function):
     def forward(
         ctx: Any, x: Any, z: Any, weight: Any, bias: Any, a: Any, b: Any, scale: float
     ) -> Any:
-        flat, dropped = x.reshape(-1, x.shape[-1]), z.reshape(-1, z.shape[-1])
-        low_a, low_b = a.to(x.dtype), b.to(x.dtype)
-        inner = matmul(dropped, low_a.T)
-        out = _sum_of_products(flat, widened(weight, len(flat)).T, inner, low_b.T, scale)
+        flat = operand(x.reshape(-1, x.shape[-1]))
+        dropped = flat if z is x else operand(z.reshape(-1, z.shape[-1]))
+        low_a, low_b = operand(a.to(x.dtype)), operand(b.to(x.dtype))
+        inner = operand((dropped @ low_a.T).to(x.dtype))
+        out = flat @ operand(widened(weight, len(flat))).T
+        out = out.addmm_(inner, low_b.T, alpha=scale).to(x.dtype)
         if bias is not None:
             out += bias
-        ctx.save_for_backward(dropped, inner, weight, low_a, low_b)
-        ctx.scale, ctx.shape, ctx.shared = scale, x.shape, z is x
+        ctx.save_for_backward(z, inner, weight, low_a, low_b)
+        ctx.scale, ctx.shared = scale, z is x
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        dropped, inner, weight, low_a, low_b = ctx.saved_tensors
-        grad = grads[0].reshape(-1, grads[0].shape[-1])
-        back = matmul(grad, low_b)
-        grad_b = matmul(grad.T, inner).to(wide(grad.dtype)).mul_(ctx.scale)
-        grad_a = matmul(back.T, dropped).to(wide(grad.dtype)).mul_(ctx.scale)
-        grad_x = grad_z = None
-        if ctx.needs_input_grad[0] and ctx.shared:
-            held = widened(weight, len(grad))
-            grad_x = _sum_of_products(grad, held, back, low_a, ctx.scale).view(ctx.shape)
-        elif ctx.needs_input_grad[0]:
-            grad_x = matmul(grad, widened(weight, len(grad))).view(ctx.shape)
-            grad_z = matmul(back, low_a).mul_(ctx.scale).view(ctx.shape)
-        return grad_x, grad_z, None, None, grad_a, grad_b, None
-
-
-def _sum_of_products(
-    a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor, scale: float
-) -> torch.Tensor:
-    """``a b + scale * c d`` in the dtype of ``a``; widened, it is rounded once."""
-    if products.widens(a.dtype, a.device.type):
-        out = a.float() @ b.float()
-        return out.addmm_(c.float(), d.float(), alpha=scale).to(a.dtype)
-    return (a @ b).addmm_(c, d, alpha=scale)
+        z, inner, weight, low_a, low_b = ctx.saved_tensors
+        dropped = operand(z.reshape(-1, z.shape[-1]))
+        grad = operand(grads[0].reshape(-1, grads[0].shape[-1]))
+        back = operand((grad @ low_b).to(z.dtype))
+        grad_b = (grad.T @ inner).to(z.dtype).to(wide(z.dtype)).mul_(ctx.scale)
+        grad_a = (back.T @ dropped).to(z.dtype).to(wide(z.dtype)).mul_(ctx.scale)
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None, grad_a, grad_b, None
+        grad_x = grad @ operand(widened(weight, len(grad)))
+        if ctx.shared:
+            grad_x.addmm_(back, low_a, alpha=ctx.scale)
+            return grad_x.to(z.dtype).view(z.shape), None, None, None, grad_a, grad_b, None
+        grad_z = (back @ low_a).to(z.dtype).mul_(ctx.scale).view(z.shape)
+        return grad_x.to(z.dtype).view(z.shape), grad_z, None, None, grad_a, grad_b, None
 
 
 class LoraLinear(nn.Module):

@@ -26,13 +26,13 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["ATTENTION", "linear_gradients", "matmul", "prepare", "widened", "widens"]
+__all__ = ["ATTENTION", "linear_gradients", "matmul", "operand", "prepare", "widened", "widens"]
 
 ATTENTION = "recipelang_wide"
 """torch's fused attention in float32, for processors on which it is faster than in bfloat16."""
 
 _FEW = 32
-"""With fewer rows a product is a matter of reading the weights, which narrow types do faster."""
+"""With fewer rows widening a weight costs more than the product."""
 
 _SMALL = 400_000_000
 """Up to so many parameters the widened form of frozen weights is kept (4 bytes each)."""
@@ -56,19 +56,25 @@ def widens(dtype: torch.dtype, device_type: str) -> bool:
 
 
 def matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """``a (n, k)`` times ``b (k, m)``, rounded to their dtype."""
-    if len(a) >= _FEW and widens(a.dtype, a.device.type):
+    """``a (n, k)`` times ``b (k, m)``, which may be widened; rounded to the dtype of ``a``."""
+    if a.dtype != b.dtype or (len(a) >= _FEW and widens(a.dtype, a.device.type)):
         return (a.float() @ b.float()).to(a.dtype)
     return a @ b
+
+
+def operand(x: torch.Tensor) -> torch.Tensor:
+    """``x`` in the form that products of its dtype take here: made once, it serves in many."""
+    return x.float() if widens(x.dtype, x.device.type) else x
 
 
 def widened(weight: torch.Tensor, rows: int) -> torch.Tensor:
     """The weight for a product with ``rows`` rows: in float32 where that is kept, else itself.
 
     Widening is exact, so a product has the same bits either way; keeping it spares half a
-    gigabyte of conversions a step on a model of 135M parameters.
+    gigabyte of conversions a step on a model of 135M parameters. A single row is a matter of
+    reading the weight, which its narrow form does faster.
     """
-    if rows < _FEW or weight.requires_grad or weight not in _WIDENED:
+    if rows == 1 or weight.requires_grad or weight not in _WIDENED:
         return weight
     kept = _WIDENED[weight]
     if kept is None or kept[0] != weight._version:
@@ -156,7 +162,7 @@ def _head(part: nn.Linear) -> Any:
     kept: dict[int, torch.Tensor] = {}
 
     def forward(x: torch.Tensor) -> Any:
-        if x[..., 0].numel() < _FEW and not torch.is_grad_enabled():
+        if x[..., 0].numel() == 1 and not torch.is_grad_enabled():
             return nn.functional.linear(x, part.weight).float()
         version = part.weight._version
         if version not in kept:

@@ -90,9 +90,12 @@ class Session:
         bits on every machine. JAX merges on the host too: on a GPU, tensors of tens of millions of
         elements came out wrong in places, and why is not known yet (docs/parts/merging-device.md).
         """
+        from recipelang import processors
         from recipelang.backend import available
 
         if self.wanted in (None, "jax") or self.wanted not in available():
+            return None
+        if not processors.may_have_gpu():
             return None
         devices = self.backend.devices()
         return self.backend if devices and devices[0].kind != "cpu" else None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from recipelang import processors
 from recipelang.backend import Device
 from recipelang.run.running import RunOptions, run_recipe
 from recipelang.store import Store
@@ -74,6 +75,7 @@ def test_an_accelerator_merges_where_the_backend_is_named(
         loads.append(dtype)
         return load(self, read, dtype, start, stop)  # type: ignore[arg-type]
 
+    monkeypatch.setattr(processors, "may_have_gpu", lambda: True)
     monkeypatch.setattr(WeightArrays, "load", counted)
     monkeypatch.setattr(shard, "place", lambda: torch.device("cpu"))
     monkeypatch.setattr(TorchBackend, "devices", lambda self: (Device("gpu", "one", 1 << 30),))
@@ -82,12 +84,14 @@ def test_an_accelerator_merges_where_the_backend_is_named(
     assert loads == ["BF16"] * 4
 
 
-def test_a_merge_without_a_backend_imports_none(recipe: Path) -> None:
-    """Not even where one is installed."""
+@pytest.mark.parametrize("backend", ["", "torch"])
+def test_a_merge_on_a_machine_without_gpu_imports_no_backend(recipe: Path, backend: str) -> None:
+    """Not even where one is installed and named: importing takes longer than many a merge."""
     code = (
-        "import sys; from pathlib import Path; from recipelang.run.running import *; "
-        f"print(run_recipe(Path({str(recipe)!r}), RunOptions()).exit_code, "
-        "[m for m in ('torch', 'jax') if m in sys.modules])"
+        "import sys; from pathlib import Path; from recipelang import processors; "
+        "from recipelang.run.running import *; processors.GPU_FILES = (); "
+        f"print(run_recipe(Path({str(recipe)!r}), RunOptions(backend={backend!r} or None))"
+        ".exit_code, [m for m in ('torch', 'jax') if m in sys.modules])"
     )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert made.stdout.split() == ["0", "[]"]
