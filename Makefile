@@ -17,7 +17,7 @@ demo: $(VENV)/$(BACKEND).done
 	$(BIN)/recipe run recipes/quickstart.recipe --backend $(BACKEND)
 
 test: $(VENV)/dev.done
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 check: $(VENV)/dev.done wheel
 	$(BIN)/ruff check .

@@ -42,6 +42,7 @@ def test_example_declares_its_steps(recipe: Path) -> None:
     assert re.search(r"^param steps: Steps = \d+$", recipe.read_text("utf-8"), re.M)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.stem)
 def test_example_runs_small(
     recipe: Path, checkout: Path, capsys: pytest.CaptureFixture[str]
