@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 
 from recipelang.store.files import translated
 from recipelang.types import DeltaType, ModelType
-from recipelang.weights.evaluate import BLOCK_ELEMENTS
 from recipelang.weights.figures import InputSums, TensorSums
 from recipelang.weights.kernel import Block
 from recipelang.weights.numbers import FLOATS, all_finite, widen
@@ -40,10 +39,11 @@ __all__ = ["Place", "Watcher", "compared", "watched_step"]
 
 Place: TypeAlias = tuple[str, int]
 """An operand of a step: its role, and which one of that role."""
-BLOCKS, LEAST, RUN, WHOLE = 8, 4, 2048, 8192
-"""Every 8th block is sampled, or more often for 4 blocks of a tensor, by a run of 2,048 elements;
-tensors of up to 8,192 are taken whole. Sums are taken of 8,192 elements at a time, which stay in
-the first caches, and for which BLAS does not start threads of its own (as it does above 10,000)."""
+STRETCH, EVERY, LEAST, RUN, WHOLE = 1 << 16, 8, 4, 2048, 8192
+"""Every 8th stretch of 65,536 elements is sampled, or more often for 4 of a tensor, by a run of
+2,048 elements; tensors of up to 8,192 are taken whole. Sums are taken of 8,192 elements at a time,
+which stay in the first caches, and for which BLAS does not start threads of its own (as it does
+above 10,000)."""
 
 
 def watched_step(operand: Operand) -> Step | None:
@@ -173,9 +173,8 @@ class _Tensor:
         self._read = [source for source in (*inputs, base) if source is not None]
         self._refused = isinstance(source, Cast | Combine) and not source.allow
         self._whole = source.info.elements <= WHOLE
-        blocks = source.info.elements // BLOCK_ELEMENTS
-        self._every = max(1, min(BLOCKS, blocks // LEAST))
-        self._blocks, self._left = 0, source.info.elements
+        self._every = max(1, min(EVERY, source.info.elements // STRETCH // LEAST))
+        self._stretches, self._left = 0, source.info.elements
         self._sums = _Sums(sum(i is not None for i in inputs), base is not None)
         self._nonfinite = 0
 
@@ -185,12 +184,15 @@ class _Tensor:
         """``result`` is as stored; ``stored`` gives the same block of what it was made from."""
         if not self._refused and not all_finite(result, self._info.dtype):
             self._nonfinite += int(np.count_nonzero(~np.isfinite(result)))
-        if self._sums.count and self._blocks % self._every == 0:
-            start = 0 if self._whole else self._blocks // self._every * RUN % result.size
-            stop = result.size if self._whole else start + RUN
-            rows = (result, *(stored(source) for source in self._read))
-            self._sums.take([values[start:stop] for values in rows])
-        self._blocks += 1
+        for start in range(0, result.size, STRETCH) if self._sums.count else ():
+            stop = min(start + STRETCH, result.size)
+            if self._stretches % self._every == 0:
+                if not self._whole:
+                    start += self._stretches // self._every * RUN % (stop - start)
+                    stop = min(start + RUN, stop)
+                rows = (result, *(stored(source) for source in self._read))
+                self._sums.take([values[start:stop] for values in rows])
+            self._stretches += 1
         self._left -= result.size
         if self._left == 0:
             self._finished(self._result())

@@ -121,7 +121,7 @@ def test_a_sample_is_near(tmp_path: Path) -> None:
 def test_a_sample_covers_rows_and_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs move on, so that every column of a matrix is met, and rows from all its parts."""
     monkeypatch.setattr(evaluate, "BLOCK_ELEMENTS", 4096)
-    monkeypatch.setattr(report, "BLOCK_ELEMENTS", 4096)
+    monkeypatch.setattr(report, "STRETCH", 4096)
     monkeypatch.setattr(report, "RUN", 128)
     taken: list[Any] = []
     take = report._Sums.take  # pyright: ignore[reportPrivateUsage]

@@ -15,11 +15,12 @@ Example: ``largest(difference, k=10)`` needs one k-th magnitude and keeps ten en
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from math import floor
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from recipelang.weights.kernel import (
     Array,
@@ -30,7 +31,7 @@ from recipelang.weights.kernel import (
     ModelKth,
     Result,
     Statistic,
-    SumOf,
+    SumsOf,
     Value,
 )
 from recipelang.weights.kernels.uniform_bits import HALF, half_words, keep_limit, keys
@@ -61,12 +62,14 @@ class Thinning:
     """``levels``: how many statistics each level takes, and which, from the results of the levels
     before. ``thin(xp, vector, block, own)`` gives the thinned block and may overwrite ``vector``;
     the whole is multiplied by ``factor(own)``. ``model`` is a statistic over the whole model, whose
-    answer stands before those of the levels in ``own``."""
+    answer stands before those of the levels in ``own``. ``mask`` says of a block which entries
+    stay, where ``thin`` only sets the others to zero and the mask costs more than reading it."""
 
     levels: tuple[tuple[int, Callable[[Own], tuple[Statistic, ...]]], ...]
     thin: Callable[[Any, Array, Block, Own], Array]
     factor: Callable[[Own], float] = lambda own: 1.0
     model: ModelKth | None = None
+    mask: Callable[[Any, Array, Block], Array] | None = None
 
 
 def entries(share: float, elements: int, *, exact: bool = True) -> int:
@@ -143,11 +146,14 @@ def at_random(drawn: str, tensor: str, p: float, *, inverse: bool) -> Thinning:
     """Each entry with probability ``p`` in (0, 1), divided by it where ``inverse``."""
     key, limit = keys(drawn, tensor), max(1, keep_limit(p))
 
+    def mask(xp: Any, vector: Array, block: Block) -> Array:
+        return half_words(xp, key, block.start, block.stop) < limit
+
     def thin(xp: Any, vector: Array, block: Block, own: Own) -> Array:
-        vector *= half_words(xp, key, block.start, block.stop) < limit
+        vector *= mask(xp, vector, block)
         return vector
 
-    return Thinning((), thin, lambda own: HALF / limit if inverse else 1.0)
+    return Thinning((), thin, lambda own: HALF / limit if inverse else 1.0, mask=mask)
 
 
 def by_rank(drawn: str, tensor: str, p: float, epsilon: float, *, inverse: bool) -> Thinning:
@@ -156,37 +162,67 @@ def by_rank(drawn: str, tensor: str, p: float, epsilon: float, *, inverse: bool)
     one), divided by its probability where ``inverse``. 0 < p - ε and p + ε <= 1."""
     key = keys(drawn, tensor)
 
+    def shares(xp: Any, vector: Array, block: Block) -> Array:
+        found = row_ranks(xp, vector, block.shape[-1] if block.shape else 1)
+        found *= 2 * epsilon * HALF
+        found += (p - epsilon) * HALF
+        return found
+
+    def mask(xp: Any, vector: Array, block: Block) -> Array:
+        return half_words(xp, key, block.start, block.stop) < shares(xp, vector, block)
+
     def thin(xp: Any, vector: Array, block: Block, own: Own) -> Array:
-        share = row_ranks(xp, vector, block.shape[-1] if block.shape else 1)
-        share *= 2 * epsilon * HALF
-        share += (p - epsilon) * HALF
+        if not inverse:
+            vector *= mask(xp, vector, block)
+            return vector
+        share = shares(xp, vector, block)
         vector *= half_words(xp, key, block.start, block.stop) < share
-        if inverse:
-            share *= 1 / HALF
-            vector /= share
+        share *= 1 / HALF
+        vector /= share
         return vector
 
-    return Thinning((), thin)
+    return Thinning((), thin, mask=None if inverse else mask)
 
 
 def rescaled(thinning: Thinning, value: Value) -> Thinning:
     """The thinning with its L1 norm brought back to that of the whole task vector: times sum |D| /
-    sum |thinned D| (1 where nothing is left)."""
+    sum |thinned D| (1 where nothing is left). On the host a mask that the sums were taken with is
+    kept, a bit an entry, for the pass that follows."""
     level = len(thinning.levels) + (thinning.model is not None)
+    masks: dict[int, Array] = {}
+
+    def sums(xp: Any, inputs: Inputs, block: Block, own: Own) -> Iterator[Array]:
+        import numpy as np
+
+        vector = value(xp, inputs, block)
+        yield xp.abs(vector)
+        if thinning.mask is None:
+            vector = thinning.thin(xp, vector, block, own)
+        else:
+            mask = thinning.mask(xp, vector, block)
+            vector *= mask
+            if xp is np:
+                masks[block.start] = np.packbits(mask)
+        yield xp.abs(vector)
 
     def statistics(own: Own) -> tuple[Statistic, ...]:
-        def left(xp: Any, inputs: Inputs, block: Block) -> Array:
-            return xp.abs(thinning.thin(xp, value(xp, inputs, block), block, own[:level]))
+        return (SumsOf(partial(sums, own=own[:level])),)
 
-        return (SumOf(lambda xp, inputs, block: xp.abs(value(xp, inputs, block))), SumOf(left))
+    def thin(xp: Any, vector: Array, block: Block, own: Own) -> Array:
+        import numpy as np
+
+        bits = masks.pop(block.start, None)
+        if bits is None:
+            return thinning.thin(xp, vector, block, own)
+        vector *= np.unpackbits(bits, count=len(vector)).view(np.bool_)
+        return vector
 
     def factor(own: Own) -> float:
-        before, after = own[level]
-        assert isinstance(before, float)
-        assert isinstance(after, float)
+        before, after = cast("tuple[float, float]", own[level][0])
         return before / after if after else 1.0
 
-    return replace(thinning, levels=(*thinning.levels, (2, statistics)), factor=factor)
+    levels = (*thinning.levels, (1, statistics))
+    return replace(thinning, levels=levels, thin=thin, factor=factor)
 
 
 def row_ranks(xp: Any, vector: Array, row: int) -> Array:
