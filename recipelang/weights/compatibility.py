@@ -27,6 +27,7 @@ __all__ = [
     "joined_type",
     "merged_type",
     "model_of",
+    "streamed_bytes",
     "streaming_cost",
     "wanted_dtype",
 ]
@@ -38,6 +39,9 @@ SHAPE_KEYS = (
 """Configuration keys that must agree before tensors are compared: they say why tensors differ."""
 
 SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias")
+BUDGET = 512 << 20
+"""Bytes that a weight operation holds at a time: those of :mod:`recipelang.weights.arrays`, which
+imports numpy."""
 STACKED_KEYS = (*(key for key in SHAPE_KEYS if key != "num_hidden_layers"), *SWITCHES[1:])
 """Configuration keys that must agree where layers of several models are stacked."""
 
@@ -127,13 +131,37 @@ def check_stackable(models: list[Placed]) -> None:
     with_vocabulary(first, [Member(*placed) for placed in models], None)
 
 
-def streaming_cost(typed: Typed, result: Type, *, levels: int = 0) -> Cost:
-    """A pass over all operands that writes the result; ``levels`` of statistics use the whole
-    budget."""
-    inputs = [model_of(t) for types in typed.types.values() for t in types]
-    read = sum(m.bytes or 0 for m in inputs)
+def streaming_cost(typed: Typed, result: Type, *, levels: int = 0, looks: int = 0) -> Cost:
+    """A pass over all operands that writes the result, behind ``looks`` at all of them, and one for
+    each of the ``levels`` of statistics where a tensor's operands do not fit into the budget."""
+    inputs = [model_of(t).tensors or {} for types in typed.types.values() for t in types]
+    read = streamed_bytes((table, levels, looks) for table in inputs)
     written = model_of(result).bytes or 0
-    return Cost(bytes_read=read, bytes_written=written, memory_bytes=512 << 20)
+    return Cost(
+        bytes_read=read, bytes_written=written, memory_bytes=BUDGET, levels=levels, looks=looks
+    )
+
+
+def streamed_bytes(tables: Iterable[tuple[Mapping[str, TensorInfo], int, int]]) -> int:
+    """What is read of tensors that are merged by name, of each table with levels and looks as in
+    :class:`~recipelang.ops.spec.Cost`. Tensors of one name that fit into the budget together, with
+    a byte an element for what a k-th magnitude keeps, are held through the levels.
+
+    >>> small, large = TensorInfo("BF16", (4,)), TensorInfo("BF16", (1 << 30,))
+    >>> streamed_bytes([({"a": small, "b": large}, 2, 0)]) == small.bytes + 3 * large.bytes
+    True
+    """
+    found: dict[str, list[tuple[TensorInfo, int, int]]] = {}
+    for table, levels, looks in tables:
+        for name, info in table.items():
+            found.setdefault(name, []).append((info, levels, looks))
+    total = 0
+    for same in found.values():
+        held = sum(info.bytes for info, _, _ in same) + same[0][0].elements <= BUDGET
+        total += sum(
+            info.bytes * (1 + looks + (0 if held else levels)) for info, levels, looks in same
+        )
+    return total
 
 
 def _placed(typed: Typed, roles: Iterable[str]) -> list[Placed]:
