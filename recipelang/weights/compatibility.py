@@ -18,7 +18,7 @@ from recipelang.weights.alignment import Member, check_extends, with_vocabulary
 from recipelang.weights.embeddings import sections
 from recipelang.weights.joining import Placed, check_heads, check_tables, with_heads
 from recipelang.weights.metadata import recast, with_dtype
-from recipelang.weights.strict_json import as_object
+from recipelang.weights.strict_json import as_object, readable
 
 __all__ = [
     "check_origin",
@@ -103,11 +103,14 @@ def joined_type(
     first one's type, with an output head apart where any has one, and with the vocabulary that
     ``policy`` asks for (:func:`recipelang.weights.alignment.with_vocabulary`).
 
-    ``idle`` are roles of models that bring nothing. Raises Fault E0601 to E0603, E0640 to E0642.
+    ``idle`` are roles of models that bring nothing. Raises Fault E0601 to E0603, E0640 to E0642,
+    E0681 (quantised weights).
     """
     if not models:
         return ModelType()
     _, first_name, first = models[0]
+    for at, name, model in models if len(models) > 1 else ():
+        _check_unpacked(at, name, model)
     for at, name, other in models[1:]:
         if other is not first:
             _check_configs(
@@ -117,6 +120,22 @@ def joined_type(
             check_tables(first_name, first, at, name, other)
     members = [Member(at, name, model, at not in idle) for at, name, model in models]
     return with_vocabulary(with_heads(first, [m for _, _, m in models]), members, policy)
+
+
+def _check_unpacked(at: str, name: str, model: ModelType) -> None:
+    """Fault E0681 for a model whose weights are packed numbers, which have no mean."""
+    method = as_object((model.config or {}).get("quantization_config"))
+    packed = next((n for n, i in (model.tensors or {}).items() if i.dtype.startswith("F8_")), None)
+    if method is None and packed is None:
+        return
+    said = str((method or {}).get("quant_method") or "quantization_config")
+    how = f"`{readable(said, 40)}`" if method is not None else f"`{packed}` has eight bits a number"
+    raise Fault(
+        "E0681",
+        f"the weights of `{name}` are quantised ({how}), and cannot be merged",
+        at=at,
+        help="take the model that it was quantised from, or write this one out in bf16",
+    )
 
 
 def check_stackable(models: list[Placed]) -> None:
