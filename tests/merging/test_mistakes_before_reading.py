@@ -53,7 +53,7 @@ MISTAKES: dict[str, tuple[str, str]] = {
     ),
     "weights that cancel": ("m = linear-merge a(weight = «1») with b(weight = -1)", "E0541"),
     "a third input to slerp": ("m = slerp-merge a with b and «c» { t = 0.5 }", "E0542"),
-    "one input to model stock": ("m = «model-stock-merge» a from base", "E0542"),
+    "one input to model stock": ("m = model-stock-merge «a» from base", "E0542"),
     "one input to a mean": ("m = «linear-merge» a", "E0506"),
     "a pattern that matches nothing": (
         'm = slerp-merge a with b { t = per { «"mpl"» = 0.5, "*" = 1 } }', "E0514",
