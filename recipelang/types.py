@@ -81,17 +81,28 @@ class TokenizerType:
     content: bytes = field(default=b"", compare=False, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What the reader of a source's files warns of: the parts of a diagnostic."""
+
+    code: str
+    message: str
+    help: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class ModelType:
     """A model. ``config`` is config.json as parsed; ``tensors`` maps names to infos, in name order.
 
-    ``chat_template`` is the Jinja text or None. ``name`` is a short text for plans.
+    ``chat_template`` is the Jinja text or None. ``remarks`` are of a source's files, not of what is
+    made of them.
     """
 
     config: Mapping[str, object] | None = None
     tensors: Mapping[str, TensorInfo] | None = None
     tokenizer: TokenizerType | None = None
     chat_template: str | None = None
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def parameters(self) -> int | None:

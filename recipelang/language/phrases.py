@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from recipelang.diagnostics import RecipeError, Span
+from recipelang.diagnostics import Diagnostic, Label, RecipeError, Span
 from recipelang.ir.build import inputs_role
 from recipelang.ir.graph import Node
 from recipelang.ir.score import score_of
@@ -41,6 +41,7 @@ from recipelang.program import nodes_of
 from recipelang.types import ModelType
 from recipelang.values import Attr, Form
 from recipelang.weights.compatibility import model_of
+from recipelang.weights.embeddings import own_heads
 
 __all__ = ["elaborate_phrase"]
 
@@ -103,9 +104,11 @@ def _build(phrase: Phrase, fields: Mapping[str, Attr]) -> Elaborated:
             help="train with `adapter = lora(rank = 16)`, or publish the model itself",
         )
         return POISON
+    _warn_of_files(phrase, node)
     _warn_unpinned(phrase, fields)
     _warn_other_base(phrase, node)
     _warn_templates(phrase, node)
+    _tell_heads(phrase, node)
     base = builder.inferred.get(node)
     if base is not None and any(base is n for name in roles for n in roles[name]):
         name = builder.name(base)
@@ -117,6 +120,15 @@ def _build(phrase: Phrase, fields: Mapping[str, Attr]) -> Elaborated:
             notes=("an input that is the base has a task vector of zeros",),
         )
     return node
+
+
+def _warn_of_files(phrase: Phrase, node: Node) -> None:
+    """What the reader of a source's files has to tell."""
+    if phrase.operation.kind != "source" or not isinstance(node.type, ModelType):
+        return
+    for remark in node.type.remarks:
+        place = _source_span(phrase)
+        phrase.scope.sink.warning(remark.code, remark.message, place, help=remark.help)
 
 
 def _has_adapter(model: Node) -> bool:
@@ -172,6 +184,25 @@ def _warn_templates(phrase: Phrase, merged: Node) -> None:
                 item.span,
                 help="put the model whose template is wanted first",
             )
+
+
+def _tell_heads(phrase: Phrase, merged: Node) -> None:
+    """A note where some inputs of a merge use their embedding as output head, and others do not."""
+    role, result = inputs_role(phrase.operation), merged.type
+    items = phrase.inputs.get(role.name, []) if role is not None and role.many else []
+    if phrase.operation.kind != "weights" or not isinstance(result, ModelType):
+        return
+    known = [item for item in items if model_of(item.node.type).tensors is not None]
+    tied = [item for item in known if not own_heads(model_of(item.node.type))]
+    if not own_heads(result) or not tied or len(tied) == len(known):
+        return
+    name = phrase.scope.builder.name
+    apart = name(next(item for item in known if item not in tied).node)
+    message = (
+        f"`{name(tied[0].node)}` uses its embedding as output head, `{apart}` has a head of its "
+        "own, and so has the result"
+    )
+    phrase.scope.sink.add(Diagnostic("W0680", "note", message, Label(tied[0].span)))
 
 
 def _spans(phrase: Phrase) -> dict[str, Span]:

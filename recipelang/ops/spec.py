@@ -155,13 +155,20 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a step is estimated to take. Bytes are peak figures except those read and written."""
+    """What a step is estimated to take. Bytes are peak figures except those read and written.
+
+    ``levels`` of statistics look at a tensor's operands before the pass that writes it; operands
+    that do not fit into memory together are read for each. ``looks`` are passes over all tensors
+    before any is written.
+    """
 
     flops: float = 0.0
     bytes_read: int = 0
     bytes_written: int = 0
     memory_bytes: int = 0
     tokens: int = 0
+    levels: int = 0
+    looks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ Laws of operations that passes read, each declared in the operation's file:
 - ``permutation_invariant``: the order of the inputs after the first changes rounding only.
 - ``ignores_zero_weight``: an input whose ``weight`` is 0 does not enter, nor is it read.
 - ``idempotent``: on one operand, ``f(f(x)) = f(x)`` bit for bit.
+- ``idempotent_when_normalized``: the same, where the field ``normalize`` is true.
 - ``moves_tensors``: every tensor of the result is one of an operand, perhaps under another name,
   perhaps scaled (the weight engine reads this one).
 - ``unit_factor``: with ``factor = 1`` the result is the operand bit for bit.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from recipelang.ir.graph import Node
+from recipelang.ops.spec import Operation
 from recipelang.passes.state import GraphState, rewrite
 from recipelang.program import Arithmetic, MeasuredExpr
 from recipelang.values import Attr, Form, show
@@ -18,9 +19,9 @@ __all__ = ["FoldConstants"]
 
 @dataclass(frozen=True, slots=True)
 class FoldConstants:
-    """A gradient or table that is the same everywhere is a number; ``f(f(x))`` of an ``idempotent``
-    ``f`` is ``f(x)``; a ``unit_factor`` of 1 is the operand; arithmetic on numbers in gates is a
-    number.
+    """A gradient or table that is the same everywhere is a number; ``f(f(x))`` of an ``f`` that
+    is ``idempotent`` with these fields is ``f(x)``; a ``unit_factor`` of 1 is the operand;
+    arithmetic on numbers in gates is a number.
 
     Law: each side has the bits of the other.
     """
@@ -81,7 +82,12 @@ def _collapsed(state: GraphState, node: Node) -> Node | None:
     if "unit_factor" in operation.laws and node.attr("factor") == 1:
         return inner
     same = inner.op == node.op and inner.attrs == node.attrs and len(inner.inputs) == 1
-    return inner if "idempotent" in operation.laws and same else None
+    return inner if same and _is_idempotent(operation, node) else None
+
+
+def _is_idempotent(operation: Operation, node: Node) -> bool:
+    normalized = node.attr("normalize") is True and "idempotent_when_normalized" in operation.laws
+    return normalized or "idempotent" in operation.laws
 
 
 def _why(node: Node) -> str:

@@ -12,7 +12,7 @@ Example:
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,7 @@ from recipelang.ops.spec import Cost, Operation, Typed
 from recipelang.passes.state import GraphState, Region
 from recipelang.plan.schedule import Estimate
 from recipelang.types import AdapterType, DeltaType, LayersType, ModelType, Type
+from recipelang.weights.compatibility import streamed_bytes
 
 __all__ = [
     "Speed",
@@ -102,12 +103,11 @@ def estimate_step(node: Node, operation: Operation | None, speed: Speed) -> Esti
 def estimate_region(
     state: GraphState, region: Region, running: Collection[Node], speed: Speed
 ) -> dict[Node, Estimate]:
-    """The estimates of the steps of a region that run: what lies outside is read once, what is not
-    stored is not written. The time stands at the last of them."""
+    """The estimates of the steps of a region that run: what lies outside is read once, or for each
+    level of statistics, what is not stored is not written. The time stands at the last of them."""
     nodes = [node for node in region.nodes if node in running]
-    outside = {n for node in nodes for n in node.inputs if n not in nodes}
-    read = sum(stored_bytes(n.type) for n in outside)
     costs = {node: cost_of(node, state.lookup(node.op)) for node in nodes}
+    read = _read_bytes(nodes, costs)
     found: dict[Node, Estimate] = {}
     for node in nodes:
         written = stored_bytes(node.type) if node in region.outputs else 0
@@ -119,3 +119,18 @@ def estimate_region(
         total = speed.seconds(Cost(flops, read, written))
         found[nodes[-1]] = Estimate(total, last.memory_bytes, last.disk_bytes)
     return found
+
+
+def _read_bytes(nodes: Sequence[Node], costs: Mapping[Node, Cost]) -> int:
+    """What steps that run as one, in run order, read of what lies outside them."""
+    above: dict[Node, tuple[int, int]] = {}
+    for node in reversed(nodes):
+        cost, (levels, looks) = costs[node], above.get(node, (0, 0))
+        levels, looks = levels + cost.levels, looks + cost.looks
+        for operand in node.inputs:
+            known = above.get(operand, (0, 0))
+            above[operand] = max(known[0], levels), max(known[1], looks)
+    outside = [node for node in above if node not in costs]
+    tables = {node: node.type.tensors for node in outside if isinstance(node.type, ModelType)}
+    others = sum(stored_bytes(node.type) for node in outside if node not in tables)
+    return others + streamed_bytes((table or {}, *above[node]) for node, table in tables.items())

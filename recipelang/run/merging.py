@@ -9,11 +9,12 @@ Example: ``merge(session, region)`` gives the artifacts of the region's outputs.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from recipelang.diagnostics import fault
+from recipelang.diagnostics import RecipeError, fault
 from recipelang.ir.graph import Node
 from recipelang.lineage.keys import digest
 from recipelang.passes.state import Region
@@ -95,6 +96,7 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
             _ = step.files  # a tokenizer that cannot be written stops the merge before it starts
         jobs = [(steps[node], writers[node]) for node in outputs]
         stats = run_region(jobs, report=report, watchers=watchers, arrays=arrays)
+        _check_inputs(session, region, folder)
         for node in outputs:
             if made_by:
                 session.made_by[node] = made_by
@@ -109,6 +111,17 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
                 merge = next(n for n, operand in memo.items() if operand is watcher.step)
                 keep_report(session, (node, made[node]), merge, watcher)
     return made
+
+
+def _check_inputs(session: Session, region: Region, folder: Path) -> None:
+    """Raise RecipeError E0735 where an input is not what was hashed any more, and take away what
+    was written: a later run must not go on from it."""
+    try:
+        for node in external_inputs(session, region):
+            session.view.check_unchanged(node)
+    except RecipeError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _place(session: Session) -> tuple[Arrays, tuple[str, str, int] | None]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recipelang.diagnostics import RecipeError
+from recipelang.diagnostics import RecipeError, fault
 from recipelang.ir.graph import Node
 from recipelang.lineage.lockfile import Lock, LockedStep
 from recipelang.store.digests import cached_digest, cached_digests
@@ -54,6 +54,7 @@ class View:
     _keys: dict[str, LockedStep] = field(init=False)
     _contents: dict[Node, str | None] = field(default_factory=dict[Node, "str | None"])
     _digests: dict[Path, str] = field(default_factory=dict[Path, str])
+    _stamps: dict[Path, tuple[int, ...]] = field(default_factory=dict[Path, tuple[int, ...]])
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_keys", self.lock.by_key())
@@ -73,6 +74,7 @@ class View:
             if place is not None and not place[1]:
                 with contextlib.suppress(OSError, RecipeError):
                     files |= _files(node, place[0])
+        self._stamps.update({file: _stamp(file) for file in files})
         self._digests.update(cached_digests(self.store, files, self.tell))
 
     def content(self, node: Node) -> str | None:
@@ -103,7 +105,21 @@ class View:
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def _file(self, path: Path) -> str:
+        if path not in self._stamps:
+            self._stamps[path] = _stamp(path)
         return self._digests.get(path) or cached_digest(self.store, path)
+
+    def check_unchanged(self, node: Node) -> None:
+        """Raise RecipeError E0735 if a file of a source is another one than when it was hashed:
+        what was read of it since then may not be what its content id says."""
+        place = source_path(node, self.folder) if node.attr("uri") else None
+        files = _files(node, place[0]) if place is not None else set[Path]()
+        for file in sorted(files & self._stamps.keys()):
+            if _stamp(file) != self._stamps[file]:
+                raise fault(
+                    "E0735", f"`{file}` changed while the recipe ran, so its result is not kept",
+                    help="leave inputs alone while a recipe runs, and run it again",
+                )  # fmt: skip
 
     def _with_template(self, node: Node, digest: str) -> str:
         """A dataset's chat template may be a file of its own."""
@@ -141,6 +157,15 @@ class View:
 def _found(store: Store, record: ActionRecord) -> Found:
     whole = store.is_whole(record.artifact)
     return Found(record.artifact, record.backend, whole, record.run, record.seconds)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written or replaced; empty where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _files(node: Node, path: Path) -> set[Path]:

@@ -84,8 +84,23 @@ def with_vocabulary(result: ModelType, members: Sequence[Member], policy: str | 
     if policy == "union":
         if any(m.counts and not (m.model.tensors or m.model.tokenizer) for m in members):
             return ModelType()  # one that was not fetched may bring tokens
+        _check_known(members)
         return _union(result, first.model, [m.model for m in others if m.counts])
     return result
+
+
+def _check_known(members: Sequence[Member]) -> None:
+    """Fault E0642 for a model of a union of which nothing says what its rows stand for."""
+    for member in members:
+        if member.counts and member.model.tokenizer is None:
+            raise Fault(
+                "E0642",
+                f"`{member.name}` has no tokenizer, so which tokens it brings to a union is not "
+                "known",
+                at=member.at,
+                help="put the `tokenizer.json` that it was trained with into its folder, or leave "
+                "`vocabulary = union` out",
+            )
 
 
 def grown(rows: int, tokens: int, needed: int) -> int:

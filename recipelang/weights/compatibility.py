@@ -18,7 +18,7 @@ from recipelang.weights.alignment import Member, check_extends, with_vocabulary
 from recipelang.weights.embeddings import sections
 from recipelang.weights.joining import Placed, check_heads, check_tables, with_heads
 from recipelang.weights.metadata import recast, with_dtype
-from recipelang.weights.strict_json import as_object
+from recipelang.weights.strict_json import as_object, readable
 
 __all__ = [
     "check_origin",
@@ -27,6 +27,7 @@ __all__ = [
     "joined_type",
     "merged_type",
     "model_of",
+    "streamed_bytes",
     "streaming_cost",
     "wanted_dtype",
 ]
@@ -38,6 +39,9 @@ SHAPE_KEYS = (
 """Configuration keys that must agree before tensors are compared: they say why tensors differ."""
 
 SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias")
+BUDGET = 512 << 20
+"""Bytes that a weight operation holds at a time: those of :mod:`recipelang.weights.arrays`, which
+imports numpy."""
 STACKED_KEYS = (*(key for key in SHAPE_KEYS if key != "num_hidden_layers"), *SWITCHES[1:])
 """Configuration keys that must agree where layers of several models are stacked."""
 
@@ -99,11 +103,14 @@ def joined_type(
     first one's type, with an output head apart where any has one, and with the vocabulary that
     ``policy`` asks for (:func:`recipelang.weights.alignment.with_vocabulary`).
 
-    ``idle`` are roles of models that bring nothing. Raises Fault E0601 to E0603, E0640 to E0642.
+    ``idle`` are roles of models that bring nothing. Raises Fault E0601 to E0603, E0640 to E0642,
+    E0681 (quantised weights).
     """
     if not models:
         return ModelType()
     _, first_name, first = models[0]
+    for at, name, model in models if len(models) > 1 else ():
+        _check_unpacked(at, name, model)
     for at, name, other in models[1:]:
         if other is not first:
             _check_configs(
@@ -113,6 +120,22 @@ def joined_type(
             check_tables(first_name, first, at, name, other)
     members = [Member(at, name, model, at not in idle) for at, name, model in models]
     return with_vocabulary(with_heads(first, [m for _, _, m in models]), members, policy)
+
+
+def _check_unpacked(at: str, name: str, model: ModelType) -> None:
+    """Fault E0681 for a model whose weights are packed numbers, which have no mean."""
+    method = as_object((model.config or {}).get("quantization_config"))
+    packed = next((n for n, i in (model.tensors or {}).items() if i.dtype.startswith("F8_")), None)
+    if method is None and packed is None:
+        return
+    said = str((method or {}).get("quant_method") or "quantization_config")
+    how = f"`{readable(said, 40)}`" if method is not None else f"`{packed}` has eight bits a number"
+    raise Fault(
+        "E0681",
+        f"the weights of `{name}` are quantised ({how}), and cannot be merged",
+        at=at,
+        help="take the model that it was quantised from, or write this one out in bf16",
+    )
 
 
 def check_stackable(models: list[Placed]) -> None:
@@ -127,13 +150,37 @@ def check_stackable(models: list[Placed]) -> None:
     with_vocabulary(first, [Member(*placed) for placed in models], None)
 
 
-def streaming_cost(typed: Typed, result: Type, *, levels: int = 0) -> Cost:
-    """A pass over all operands that writes the result; ``levels`` of statistics use the whole
-    budget."""
-    inputs = [model_of(t) for types in typed.types.values() for t in types]
-    read = sum(m.bytes or 0 for m in inputs)
+def streaming_cost(typed: Typed, result: Type, *, levels: int = 0, looks: int = 0) -> Cost:
+    """A pass over all operands that writes the result, behind ``looks`` at all of them, and one for
+    each of the ``levels`` of statistics where a tensor's operands do not fit into the budget."""
+    inputs = [model_of(t).tensors or {} for types in typed.types.values() for t in types]
+    read = streamed_bytes((table, levels, looks) for table in inputs)
     written = model_of(result).bytes or 0
-    return Cost(bytes_read=read, bytes_written=written, memory_bytes=512 << 20)
+    return Cost(
+        bytes_read=read, bytes_written=written, memory_bytes=BUDGET, levels=levels, looks=looks
+    )
+
+
+def streamed_bytes(tables: Iterable[tuple[Mapping[str, TensorInfo], int, int]]) -> int:
+    """What is read of tensors that are merged by name, of each table with levels and looks as in
+    :class:`~recipelang.ops.spec.Cost`. Tensors of one name that fit into the budget together, with
+    a byte an element for what a k-th magnitude keeps, are held through the levels.
+
+    >>> small, large = TensorInfo("BF16", (4,)), TensorInfo("BF16", (1 << 30,))
+    >>> streamed_bytes([({"a": small, "b": large}, 2, 0)]) == small.bytes + 3 * large.bytes
+    True
+    """
+    found: dict[str, list[tuple[TensorInfo, int, int]]] = {}
+    for table, levels, looks in tables:
+        for name, info in table.items():
+            found.setdefault(name, []).append((info, levels, looks))
+    total = 0
+    for same in found.values():
+        held = sum(info.bytes for info, _, _ in same) + same[0][0].elements <= BUDGET
+        total += sum(
+            info.bytes * (1 + looks + (0 if held else levels)) for info, levels, looks in same
+        )
+    return total
 
 
 def _placed(typed: Typed, roles: Iterable[str]) -> list[Placed]:

@@ -1,4 +1,4 @@
-"""What ``config.json`` may hold: sane sizes, and nothing that names code.
+"""What ``config.json`` may hold: sane sizes. What names code is left out.
 
 Example:
     >>> is_tied({"tie_word_embeddings": True})
@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from recipelang.diagnostics import fault
-from recipelang.types import DTYPE_NAMES
-from recipelang.weights.strict_json import readable
+from recipelang.types import DTYPE_NAMES, Remark
+from recipelang.weights.strict_json import AGAIN, as_list, as_object, readable
 
-__all__ = ["LAYER_LISTS", "LEADING_LAYERS", "check_config", "is_tied", "set_dtype"]
+__all__ = [
+    "LAYER_LISTS", "LEADING_LAYERS", "check_config", "is_tied", "set_dtype", "without_code",
+]  # fmt: skip
 
 NAMES_CODE = ("auto_map", "model_file", "custom_pipelines", "trust_remote_code")
 SIZES = {
@@ -28,15 +30,40 @@ LEADING_LAYERS = ("max_window_layers", "first_k_dense_replace")
 without experts (DeepSeek)."""
 
 
+def without_code(
+    config: Mapping[str, object], where: str
+) -> tuple[dict[str, object], tuple[Remark, ...]]:
+    """The configuration without the keys that name code, at any depth, and a remark (W0729) where
+    there are any.
+
+    >>> without_code({"model_type": "llama", "auto_map": {"AutoModel": "x.Y"}}, "config.json")[0]
+    {'model_type': 'llama'}
+    """
+    found: dict[str, None] = {}
+
+    def kept(value: object) -> object:
+        table, items = as_object(value), as_list(value)
+        if table is not None:
+            found.update(dict.fromkeys(key for key in table if _names_code(key, table[key])))
+            return {k: kept(v) for k, v in table.items() if not _names_code(k, v)}
+        return [kept(item) for item in items] if items is not None else value
+
+    cleaned = as_object(kept(config)) or {}
+    if not found:
+        return cleaned, ()
+    names = ", ".join(f"`{readable(key)}`" for key in sorted(found))
+    message = f"`{where}` asks to run code ({names}), which is never done"
+    help = "what is made of it does not name the code; see that its source is one that you trust"
+    return cleaned, (Remark("W0729", message, help),)
+
+
+def _names_code(key: str, value: object) -> bool:
+    named = key in NAMES_CODE or key.endswith("_implementation_internal")
+    return named and value not in (None, False, {}, [], "")
+
+
 def check_config(config: Mapping[str, object], where: str) -> None:
-    """Refuse configurations that name code (E0729) or sizes out of range (E0728)."""
-    for key, value in config.items():
-        names_code = key in NAMES_CODE or key.endswith("_implementation_internal")
-        if names_code and value not in (None, False, {}, [], ""):
-            raise fault(
-                "E0729", f"`{where}` asks to run code (`{readable(key)}`), which is never done",
-                help=f"remove `{readable(key)}` if the architecture is one that the backend knows",
-            )  # fmt: skip
+    """Refuse sizes out of range (E0728)."""
     for key, limit in SIZES.items():
         value = config.get(key)
         if value is None:
@@ -44,11 +71,12 @@ def check_config(config: Mapping[str, object], where: str) -> None:
         if type(value) is not int or not 0 < value <= limit:
             shown = readable(repr(value), 40)
             raise fault(
-                "E0728", f"`{where}`: `{key}` is {shown}, expected a whole number in [1, {limit}]"
-            )
+                "E0728", f"`{where}`: `{key}` is {shown}, expected a whole number in [1, {limit}]",
+                help=AGAIN,
+            )  # fmt: skip
     model_type = config.get("model_type")
     if model_type is not None and not isinstance(model_type, str):
-        raise fault("E0728", f"`{where}`: `model_type` is not a text")
+        raise fault("E0728", f"`{where}`: `model_type` is not a text", help=AGAIN)
 
 
 def is_tied(config: Mapping[str, object]) -> bool:

@@ -2,7 +2,8 @@
 files.
 
 Headers are read with the standard library; numpy is imported when a tensor is read. Nothing in the
-folder is ever run: pickle weights and configurations that name code are refused.
+folder is ever run: pickle weights are refused, and keys of a configuration that name code are left
+out.
 
 Example:
     >>> model = Folder.open(Path("models/smollm2"))      # doctest: +SKIP
@@ -19,16 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recipelang.diagnostics import RecipeError, fault
-from recipelang.types import TensorInfo
-from recipelang.weights.config import check_config, is_tied
-from recipelang.weights.safetensors import Entry, Header, read_header
+from recipelang.types import Remark, TensorInfo
+from recipelang.weights.config import check_config, is_tied, without_code
+from recipelang.weights.safetensors import Entry, Header, mixed_alphabets, read_header
 from recipelang.weights.strict_json import as_object, parse_object, read_small, readable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["AUXILIARY", "Folder", "weight_files"]
+__all__ = ["AUXILIARY", "Folder", "auxiliary_files", "read_config", "weight_files"]
 
 AUXILIARY = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -36,6 +37,7 @@ AUXILIARY = (
 )  # fmt: skip
 """Files that belong to a model beside its weights and configuration."""
 INDEX = "model.safetensors.index.json"
+FOLDER_AGAIN = "get the folder again from where it was published"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -49,19 +51,26 @@ class Folder:
     tensors: Mapping[str, TensorInfo]
     files: Mapping[str, Path | bytes]
     places: Mapping[str, tuple[Path, Entry]]
+    remarks: tuple[Remark, ...] = ()
 
     @classmethod
     def open(cls, path: Path) -> Folder:
         """Read configuration and headers. Raises RecipeError of band E07."""
-        config = read_config(path)
+        config, remarks = read_config(path)
         places = _places(path)
         if is_tied(config) and "model.embed_tokens.weight" in places:
             places.pop(
                 "lm_head.weight", None
             )  # a second copy of the embedding, by the configuration
         tensors = {name: entry.info for name, (_, entry) in sorted(places.items())}
-        files: dict[str, Path | bytes] = {n: path / n for n in AUXILIARY if (path / n).is_file()}
-        return cls(path, config, tensors, files, places)
+        mixed = mixed_alphabets(places)
+        if mixed:
+            message = (
+                f"the name `{readable(mixed[0])}` in `{path}` has letters of several alphabets"
+            )
+            help = "they may look alike; see that its source is one that you trust"
+            remarks = (*remarks, Remark("W0724", message, help))
+        return cls(path, config, tensors, auxiliary_files(path), places, remarks)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:
         """Elements ``[start, stop)`` of a tensor, in a fresh array. Raises RecipeError E0735."""
@@ -74,17 +83,31 @@ class Folder:
         """Nothing is kept between reads."""
 
 
-def read_config(path: Path) -> dict[str, object]:
-    """config.json of a folder, checked. Raises RecipeError E0728, E0729."""
+def auxiliary_files(path: Path) -> dict[str, Path | bytes]:
+    """The files that lie beside the weights of a folder, by name. Raises RecipeError E0725 for a
+    link that leaves it: what it leads to would be published as a part of the model."""
+    found: dict[str, Path | bytes] = {}
+    for name in AUXILIARY:
+        if (path / name).is_file():
+            _inside(path, name)
+            found[name] = path / name
+    return found
+
+
+def read_config(path: Path) -> tuple[dict[str, object], tuple[Remark, ...]]:
+    """config.json of a folder, checked, without what names code; and what is to be said of that.
+    Raises RecipeError E0725, E0728."""
     file = path / "config.json"
-    if not file.is_file():
+    if file.is_file():
+        _inside(path, file.name)
+    else:
         raise fault(
             "E0728", f"`{path}` has no `config.json`",
             help="name a folder in Hugging Face layout, or a `.gguf` file",
         )  # fmt: skip
     config = parse_object(read_small(file, "E0728"), str(file), "E0728")
     check_config(config, str(file))
-    return config
+    return without_code(config, str(file))
 
 
 def weight_files(path: Path) -> tuple[Path, ...]:
@@ -113,6 +136,7 @@ def _places(path: Path) -> dict[str, tuple[Path, Entry]]:
                 raise fault(
                     "E0726", f"the tensor `{readable(name)}` is defined twice, in "
                     f"`{places[name][0]}` and `{header.path}`",
+                    help=FOLDER_AGAIN,
                 )  # fmt: skip
             places[name] = (header.path, entry)
     if (path / INDEX).exists():
@@ -125,7 +149,9 @@ def _index(file: Path) -> dict[str, str]:
     written = as_object(document.get("weight_map"))
     table = {key: v for key, v in (written or {}).items() if isinstance(v, str)}
     if written is None or len(table) != len(written):
-        raise fault("E0725", f"`{file}`: `weight_map` must map tensors to file names")
+        raise fault(
+            "E0725", f"`{file}`: `weight_map` must map tensors to file names", help=FOLDER_AGAIN
+        )
     for name in sorted(set(table.values())):
         bad = not name or name.startswith((".", "-")) or any(c in name for c in "/\\:\0")
         if bad or not name.isprintable():
@@ -138,8 +164,23 @@ def _index(file: Path) -> dict[str, str]:
     return table
 
 
+def _check_total(path: Path, headers: list[Header]) -> None:
+    """The size that the index gives, where it gives one, is that of the tensors."""
+    document = parse_object(read_small(path / INDEX, "E0725"), str(path / INDEX), "E0725")
+    said = (as_object(document.get("metadata")) or {}).get("total_size")
+    found = sum(e.info.bytes for header in headers for e in header.entries.values())
+    if said is not None and said != found:
+        raise fault(
+            "E0726",
+            f"`{path / INDEX}` says that the weights have {readable(str(said), 24)} bytes, the "
+            f"shards hold {found}",
+            help="get the folder again; if its shards are right, correct `total_size` there",
+        )
+
+
 def _check_index(path: Path, headers: list[Header]) -> None:
     """The index and the shards say the same."""
+    _check_total(path, headers)
     table = _index(path / INDEX)
     found = {name: header.path.name for header in headers for name in header.entries}
     for name in sorted(set(table) | set(found)):
@@ -148,8 +189,9 @@ def _check_index(path: Path, headers: list[Header]) -> None:
         where = f"the index puts it in `{table[name]}`" if name in table else "the index lacks it"
         there = f"it is in `{found[name]}`" if name in found else "no shard has it"
         raise fault(
-            "E0726", f"`{path / INDEX}` is wrong about `{readable(name)}`: {where}, {there}"
-        )
+            "E0726", f"`{path / INDEX}` is wrong about `{readable(name)}`: {where}, {there}",
+            help=FOLDER_AGAIN,
+        )  # fmt: skip
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -158,12 +200,18 @@ def _inside(folder: Path, name: str) -> Path:
     try:
         real, home = (folder / name).resolve(strict=True), folder.resolve(strict=True)
     except (OSError, RuntimeError):
-        raise fault("E0726", f"the shard `{folder / name}` is missing") from None
+        raise fault(
+            "E0726", f"`{folder / name}` is missing",
+            help=FOLDER_AGAIN,
+        ) from None  # fmt: skip
     homes = [home]
     if home.parent.name == "snapshots":
         homes.append(home.parent.parent / "blobs")
     if not any(real.is_relative_to(place) for place in homes):
-        raise fault("E0725", f"the shard `{folder / name}` is a link that leaves its folder")
+        raise fault(
+            "E0725", f"`{folder / name}` is a link that leaves its folder",
+            help="put the file itself there",
+        )  # fmt: skip
     return real
 
 

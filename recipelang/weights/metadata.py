@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from recipelang.diagnostics import fault
 from recipelang.sources import locate
-from recipelang.types import DTYPE_NAMES, ModelType, TensorInfo, TokenizerType
+from recipelang.types import DTYPE_NAMES, ModelType, Remark, TensorInfo, TokenizerType
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.config import set_dtype
-from recipelang.weights.folder import AUXILIARY, Folder, pickle_fault, read_config
+from recipelang.weights.folder import Folder, auxiliary_files, pickle_fault, read_config
 from recipelang.weights.gguf import GgufModel
 from recipelang.weights.gguf_tokenizer import chat_template
 from recipelang.weights.strict_json import as_list, as_object, parse_object, read_small
@@ -39,7 +40,17 @@ def model_type(
         return ModelType()
     if uri.startswith("hf:") and not any(place.path.glob("*.safetensors")):
         return _without_weights(place.path, dtype)
-    return checkpoint_type(_open(place.path, dtype))
+    opened = _open(place.path, dtype)
+    return replace(checkpoint_type(opened), remarks=_remarks(opened))
+
+
+def _remarks(opened: Checkpoint) -> tuple[Remark, ...]:
+    """What the reader of a folder warns of."""
+    from recipelang.weights.rounded import Rounded
+
+    if isinstance(opened, Rounded):
+        return _remarks(opened.base)
+    return opened.remarks if isinstance(opened, Folder) else ()
 
 
 def open_model(
@@ -56,10 +67,10 @@ def open_model(
 
 def _without_weights(path: Path, dtype: str | None) -> ModelType:
     """The type of a snapshot of which only configuration and tokenizer were fetched."""
-    config = read_config(path)
-    files: dict[str, Path | bytes] = {n: path / n for n in AUXILIARY if (path / n).is_file()}
+    config, remarks = read_config(path)
+    files = auxiliary_files(path)
     known = ModelType(config, None, _tokenizer(files), _template(files))
-    return with_dtype(known, DTYPE_NAMES[dtype] if dtype else None)
+    return replace(with_dtype(known, DTYPE_NAMES[dtype] if dtype else None), remarks=remarks)
 
 
 def _open(path: Path, dtype: str | None) -> Checkpoint:

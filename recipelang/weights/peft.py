@@ -50,6 +50,8 @@ SIDES: Mapping[tuple[str, str], str] = {
     ("magnitude_vector", ""): "lora_magnitude_vector",
     ("magnitude_vector", ".weight"): "lora_magnitude_vector",
 }  # fmt: skip
+AGAIN = "get the adapter again from where it was published"
+BAKED = "apply it with PEFT, and name the folder that this gives as a model"
 WRAPPERS = re.compile(r"\.(base_layer|modules_to_save(\.default)?)(?=\.)")
 
 
@@ -108,7 +110,7 @@ def contents(
     return Contents(modules, dict(sorted(whole.items())))
 
 
-def _refused(where: str, why: str, help: str = "") -> RecipeError:
+def _refused(where: str, why: str, help: str = AGAIN) -> RecipeError:
     return fault("E0733", f"{where} cannot be read: {why}", help=help)
 
 
@@ -129,10 +131,10 @@ def _check_kind(config: Mapping[str, object], where: str) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         said = f"a `{readable(str(kind), 40)}`" if kind is not None else "of no `peft_type`"
-        raise _refused(where, f"it is {said}, and only LoRA is read")
+        raise _refused(where, f"it is {said}, and only LoRA is read", BAKED)
     for key in UNREAD:
         if config.get(key) not in (None, False, [], {}):
-            raise _refused(where, f"it uses `{key}`")
+            raise _refused(where, f"it uses `{key}`", BAKED)
     if config.get("bias", "none") not in ("none", "all", "lora_only"):
         raise _refused(where, f"`bias` is {readable(repr(config['bias']), 40)}")
     start = config.get("init_lora_weights")
@@ -178,12 +180,12 @@ def _factors(
         if side not in wanted:
             raise _refused(where, f"{shown} has a `{side}`, which its configuration does not name")
     if dora and shift:
-        raise _refused(where, "it uses `use_dora` and `lora_bias` together")
+        raise _refused(where, "it uses `use_dora` and `lora_bias` together", BAKED)
     a, b = tensors[sides[halves[0]]].shape, tensors[sides[halves[1]]].shape
     rank, scale = _scale(config, module, where)
     if len(a) != 2 or len(b) != 2:
         what = "a convolution" if len(a) > 2 else "no matrix"
-        raise _refused(where, f"{shown} is {what}: `{halves[0]}` is {list(a)}")
+        raise _refused(where, f"{shown} is {what}: `{halves[0]}` is {list(a)}", BAKED)
     if a[0] != rank or b[1] != rank:
         raise _refused(
             where,

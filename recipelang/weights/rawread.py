@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["read_bytes", "read_elements"]
 
+ALONE = "leave inputs alone while a recipe runs, and run it again"
+
 
 def read_elements(
     file: Path, entry: Entry, start: int = 0, stop: int | None = None
@@ -39,10 +41,12 @@ def read_bytes(file: Path, offset: int, into: NDArray[np.uint8]) -> None:
             count = os.preadv(descriptor, [view[done:]], offset + done)
             if count == 0:
                 raise fault(
-                    "E0735", f"`{file}` ends at byte {offset + done}, it changed while it was read"
+                    "E0735",
+                    f"`{file}` ends at byte {offset + done}, it changed while it was read",
+                    help=ALONE,
                 )
             done += count
     except OSError as error:
-        raise fault("E0735", f"cannot read `{file}`: {error.strerror}") from None
+        raise fault("E0735", f"cannot read `{file}`: {error.strerror}", help=ALONE) from None
     finally:
         os.close(descriptor)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from recipelang.diagnostics import RecipeError, fault
 from recipelang.types import DTYPE_BYTES, TensorInfo
 from recipelang.weights.strict_json import as_list, as_object, parse_object, readable
 
-__all__ = ["Entry", "Header", "check_name", "open_regular", "read_header"]
+__all__ = ["Entry", "Header", "check_name", "mixed_alphabets", "open_regular", "read_header"]
 
 CODE = "E0724"
 MAX_HEADER = 100_000_000
@@ -62,10 +62,12 @@ def open_regular(path: Path, code: str = CODE) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise fault(code, f"cannot read `{path}`: {error.strerror}") from None
+        raise fault(
+            code, f"cannot read `{path}`: {error.strerror}", help="see that you may read it"
+        ) from None  # fmt: skip
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise fault(code, f"`{path}` is not a regular file")
+        raise fault(code, f"`{path}` is not a regular file", help="put the file itself there")
     return descriptor
 
 
@@ -170,6 +172,23 @@ def _check_confusable(path: Path, entries: Mapping[str, Entry]) -> None:
             raise _bad(
                 path, f"the tensor names `{readable(other)}` and `{readable(name)}` look the same"
             )
+
+
+def mixed_alphabets(names: Iterable[str]) -> tuple[str, ...]:
+    """The names of which a part between dots has letters of several alphabets.
+
+    >>> mixed_alphabets(["model.n\u043erm", "model.norm"]) == ("model.n\u043erm",)
+    True
+    """
+
+    def alphabets(part: str) -> set[str]:
+        return {unicodedata.name(c, "?").split()[0] for c in part if c.isalpha()}
+
+    return tuple(
+        name
+        for name in names
+        if not name.isascii() and any(len(alphabets(part)) > 1 for part in name.split("."))
+    )
 
 
 def _refuse_other_formats(path: Path, start: bytes, first: bytes) -> None:

@@ -19,6 +19,7 @@ __all__ = ["as_list", "as_object", "parse", "parse_object", "read_small", "reada
 
 MAX_DEPTH = 32
 MAX_BYTES = 100_000_000
+AGAIN = "correct the file, or get it again from where it was published"
 
 
 def readable(text: str, limit: int = 120) -> str:
@@ -39,16 +40,20 @@ def parse(data: bytes, what: str, code: str) -> object:
         found: dict[str, object] = {}
         for key, value in items:
             if key in found:
-                raise fault(code, f"`{what}`: the key `{readable(key)}` is defined twice")
+                raise fault(
+                    code, f"`{what}`: the key `{readable(key)}` is defined twice", help=AGAIN
+                )
             found[key] = value
         return found
 
     def constant(name: str) -> object:
-        raise fault(code, f"`{what}`: `{name}` is not a number of JSON")
+        raise fault(code, f"`{what}`: `{name}` is not a number of JSON", help=AGAIN)
 
     def integer(text: str) -> int:
         if len(text) > 20 or abs(int(text)) >= 1 << 64:
-            raise fault(code, f"`{what}`: the number `{readable(text, 24)}` is too large")
+            raise fault(
+                code, f"`{what}`: the number `{readable(text, 24)}` is too large", help=AGAIN
+            )
         return int(text)
 
     try:
@@ -60,11 +65,11 @@ def parse(data: bytes, what: str, code: str) -> object:
         )
         _check_depth(value, MAX_DEPTH)
     except UnicodeDecodeError as error:
-        raise fault(code, f"`{what}` is not UTF-8 (byte {error.start})") from None
+        raise fault(code, f"`{what}` is not UTF-8 (byte {error.start})", help=AGAIN) from None
     except RecursionError:
-        raise fault(code, f"`{what}` is nested too deeply") from None
+        raise fault(code, f"`{what}` is nested too deeply", help=AGAIN) from None
     except ValueError as error:
-        raise fault(code, f"`{what}` is not JSON: {readable(str(error))}") from None
+        raise fault(code, f"`{what}` is not JSON: {readable(str(error))}", help=AGAIN) from None
     return value
 
 
@@ -72,7 +77,7 @@ def parse_object(data: bytes, what: str, code: str) -> dict[str, object]:
     """Like :func:`parse`, for a text that must hold an object."""
     value = as_object(parse(data, what, code))
     if value is None:
-        raise fault(code, f"`{what}` must hold an object")
+        raise fault(code, f"`{what}` must hold an object", help=AGAIN)
     return value
 
 
@@ -96,7 +101,9 @@ def read_small(path: Path, code: str, limit: int = MAX_BYTES) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise fault(code, f"`{path}` is not a regular file")
+                raise fault(
+                    code, f"`{path}` is not a regular file", help="put the file itself there"
+                )
             if status.st_size > limit:
                 raise fault(code, f"`{path}` has {status.st_size} bytes; the limit is {limit}")
             return file.read(limit + 1)

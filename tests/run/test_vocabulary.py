@@ -179,3 +179,42 @@ def test_an_origin_may_have_fewer_tokens(tmp_path: Path) -> None:
     assert [code for code, _ in found] == ["E0602"]
     merged = "m = ties-merge chat with other { vocabulary = of-subject }"
     assert codes(tmp_path, head + merged) == []
+
+
+@pytest.mark.parametrize("without", ["a", "b"])
+def test_a_union_asks_every_model_for_its_tokens(without: str, tmp_path: Path) -> None:
+    """A model whose folder has no tokenizer is named when the recipe is checked, with what to do;
+    an input of weight 0 brings no tokens and is not asked."""
+    for name in ("a", "b", "c"):
+        folder_of(tmp_path / name, TEXT, "<end>", seed=1)
+    (tmp_path / without / "tokenizer.json").unlink()
+    head = "".join(f'{n} = model "{n}"\n' for n in ("a", "b", "c"))
+    found = check_text(head + "m = linear-merge a with b and c { vocabulary = union }",
+                       folder=str(tmp_path)).sink.diagnostics  # fmt: skip
+    assert [(d.code, d.message) for d in found] == [
+        (
+            "E0642",
+            f"`{without}` has no tokenizer, so which tokens it brings to a union is not known",
+        )
+    ]
+    assert "tokenizer.json" in found[0].help
+    assert found[0].primary is not None
+    assert found[0].primary.span.source.text[found[0].primary.span.start] == without
+    if without == "b":
+        idle = "m = linear-merge a with b(weight = 0) and c { vocabulary = union }"
+        assert codes(tmp_path, head + idle) == []
+
+
+def test_tokenizers_written_differently_are_alike_to_best(tmp_path: Path) -> None:
+    """`best of` asks for one table of tokens, not for one file."""
+    for name in ("a", "same"):
+        folder_of(tmp_path / name, TEXT, "<end>", seed=1)
+    folder_of(tmp_path / "other", TEXT, "<stop>", seed=1)
+    file = tmp_path / "same" / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()), indent=1, sort_keys=True))
+    (tmp_path / "d.txt").write_text("the cat sat\n")
+    head = "".join(f'{n} = model "{n}"\n' for n in ("a", "same", "other"))
+    head += 'd = dataset "d.txt" { length = 8 }\n'
+    assert codes(tmp_path, head + "m = best of [a, same] by perplexity over d") == []
+    found = codes(tmp_path, head + "m = best of [a, other] by perplexity over d")
+    assert [code for code, _ in found] == ["E0663"]

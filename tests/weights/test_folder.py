@@ -102,9 +102,6 @@ def test_pickles_are_refused_with_the_command_that_converts(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "code", "words"),
     [
-        ('{"auto_map": {"AutoModel": "x.Y"}}', "E0729", "auto_map"),
-        ('{"_attn_implementation_internal": "a/b"}', "E0729", "_attn_implementation_internal"),
-        ('{"trust_remote_code": true}', "E0729", "trust_remote_code"),
         ('{"num_hidden_layers": 1000000000}', "E0728", "num_hidden_layers"),
         ('{"hidden_size": -1}', "E0728", "hidden_size"),
         ('{"hidden_size": NaN}', "E0728", "NaN"),
@@ -116,11 +113,76 @@ def test_pickles_are_refused_with_the_command_that_converts(tmp_path: Path) -> N
     ],
 )
 def test_hostile_configurations(text: str, code: str, words: str, tmp_path: Path) -> None:
-    """A configuration that names code or holds absurd values is refused, with the field named."""
+    """A configuration that holds absurd values is refused, with the field named."""
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
     found, message = code_of(tmp_path)
     assert found == code
     assert words in message
+
+
+@pytest.mark.parametrize(
+    ("written", "named"),
+    [
+        ({"auto_map": {"AutoModel": "x.Y"}}, "auto_map"),
+        ({"_attn_implementation_internal": "a/b"}, "_attn_implementation_internal"),
+        ({"trust_remote_code": True, "model_file": "m.py"}, "model_file"),
+        ({"text_config": {"rope": [{"custom_pipelines": "x"}]}}, "custom_pipelines"),
+    ],
+)
+def test_what_names_code_is_left_out(
+    written: dict[str, object], named: str, tmp_path: Path
+) -> None:
+    """At any depth, and told by name; keys that name nothing say nothing."""
+    folder = sharded(tmp_path)
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"auto_map": {}} | written))
+    model = Folder.open(folder)
+    (remark,) = model.remarks
+    assert remark.code == "W0729"
+    assert f"`{named}`" in remark.message
+    assert named not in json.dumps(model.config)
+    assert model.config["hidden_size"] == 2
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"auto_map": {}}))
+    assert Folder.open(folder).remarks == ()
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "chat_template.jinja"])
+def test_no_file_is_a_link_out_of_the_folder(name: str, tmp_path: Path) -> None:
+    """What it leads to would be published as a part of the model; a link inside is one file."""
+    (tmp_path / "secret").write_text(json.dumps(CONFIG))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    sharded(folder)
+    (folder / "real").write_text(json.dumps(CONFIG))
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to("real")
+    assert list(Folder.open(folder).tensors) == ["a", "b"]
+    (folder / name).unlink()
+    (folder / name).symlink_to(tmp_path / "secret")
+    assert code_of(folder)[0] == "E0725"
+
+
+def test_the_size_in_an_index_is_that_of_its_shards(tmp_path: Path) -> None:
+    """Where it is given."""
+    folder = sharded(tmp_path)
+    table = json.loads((folder / INDEX).read_text())
+    (folder / INDEX).write_text(json.dumps(table | {"metadata": {"total_size": 16}}))
+    assert list(Folder.open(folder).tensors) == ["a", "b"]
+    (folder / INDEX).write_text(json.dumps(table | {"metadata": {"total_size": 17}}))
+    assert code_of(folder) == (
+        "E0726",
+        f"`{folder / INDEX}` says that the weights have 17 bytes, the shards hold 16",
+    )
+
+
+def test_names_in_letters_of_several_alphabets_are_told(tmp_path: Path) -> None:
+    """A Cyrillic letter among Latin ones is a remark, a part in one other alphabet none."""
+    arrays = {"model.n\u043erm": np.zeros(1, np.float32), "\u0441.x": np.zeros(1, np.float32)}
+    save_file(arrays, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert [remark.code for remark in Folder.open(tmp_path).remarks] == ["W0724"]
+    del arrays["model.n\u043erm"]
+    save_file(arrays, tmp_path / "model.safetensors")
+    assert Folder.open(tmp_path).remarks == ()
 
 
 def test_tied_head_in_the_file_is_the_embedding(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from recipelang.ops.spec import (
     Typed,
     operation,
 )
-from recipelang.types import ModelType
+from recipelang.types import ModelType, TokenizerType
+from recipelang.weights.vocabulary import is_readable, same_ids
 
 __all__ = ["best"]
 
@@ -56,14 +57,21 @@ def _check_alike(first: ModelType, other: ModelType, at: str) -> None:
                 at=at,
                 help="choose among models of one shape",
             )
-    a, b = first.tokenizer, other.tokenizer
-    if a is not None and b is not None and a.digest != b.digest:
+    if not _alike(first.tokenizer, other.tokenizer):
         raise Fault(
             "E0663",
             "the candidates of `best` have different tokenizers",
             at=at,
             help="choose among models of one tokenizer",
         )
+
+
+def _alike(a: TokenizerType | None, b: TokenizerType | None) -> bool:
+    """Whether both give equal ids to equal tokens, however their files are written; one that is
+    not known may be alike."""
+    if a is None or b is None or a.digest == b.digest:
+        return True
+    return is_readable(a) and is_readable(b) and same_ids(a, b)
 
 
 @operation(kind="choose", result="Model", origin="common", result_type=_type)

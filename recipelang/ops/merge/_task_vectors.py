@@ -11,7 +11,7 @@ from recipelang.weights.compatibility import merged_type, streaming_cost
 from recipelang.weights.kernels.task_vectors import difference
 from recipelang.weights.kernels.thinning import Thinning, rescaled
 
-__all__ = ["check_spread", "cost", "elected_result", "summed_result", "thinnings"]
+__all__ = ["check_spread", "elected_result", "summed_result", "thinned_cost", "thinnings"]
 
 
 def elected_result(typed: Typed) -> ModelType:
@@ -46,9 +46,25 @@ def check_spread(typed: Typed) -> None:
             )
 
 
-def cost(typed: Typed) -> Cost:
-    """One level of statistics."""
-    return streaming_cost(typed, merged_type(typed), levels=1)
+def thinned_cost(levels: int) -> Callable[[Typed], Cost]:
+    """The cost of a merge that thins a task vector after so many levels of statistics."""
+
+    def cost(typed: Typed) -> Cost:
+        """The levels of the thinning, and one for the L1 norm. A trim over the whole model looks
+        at it twice for each task vector."""
+        fields = typed.fields
+        densities = fields.get("density")
+        thinned = [d for d in densities if d != 1] if isinstance(densities, tuple) else []
+        whole = fields.get("trim") == "model"
+        own = (0 if whole else levels) + (fields.get("rescale") == "l1")
+        return streaming_cost(
+            typed,
+            merged_type(typed),
+            levels=own if thinned else 0,
+            looks=2 * len(thinned) if whole else 0,
+        )
+
+    return cost
 
 
 def thinnings(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from recipelang.ops.merge._fields import merging
-from recipelang.ops.merge._task_vectors import cost, elected_result, thinnings
+from recipelang.ops.merge._task_vectors import elected_result, thinned_cost, thinnings
 from recipelang.ops.spec import (
     BLOCK,
     BY_ORIGIN,
@@ -39,7 +39,7 @@ from recipelang.weights.kernels.thinning import Thinning, at_random
     laws=("ignores_zero_weight",),
     include=merging,
     result_type=elected_result,
-    cost=cost,
+    cost=thinned_cost(levels=0),
 )
 def dare_ties_merge(
     inputs: Annotated[list[Model], SUBJECT, WITH, "the fine-tuned models"],

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from recipelang.ops.merge._fields import merging
-from recipelang.ops.merge._task_vectors import check_spread, cost, elected_result, thinnings
+from recipelang.ops.merge._task_vectors import check_spread, elected_result, thinned_cost, thinnings
 from recipelang.ops.spec import (
     BLOCK,
     BY_ORIGIN,
@@ -48,7 +48,7 @@ def della_result(typed: Typed) -> ModelType:
     laws=("ignores_zero_weight",),
     include=merging,
     result_type=della_result,
-    cost=cost,
+    cost=thinned_cost(levels=0),
 )
 def della_ties_merge(
     inputs: Annotated[list[Model], SUBJECT, WITH, "the fine-tuned models"],

@@ -33,7 +33,7 @@ def linear_cost(typed: Typed) -> Cost:
     kind="weights",
     result="Model",
     origin="common",
-    laws=("permutation_invariant", "ignores_zero_weight", "idempotent"),
+    laws=("permutation_invariant", "ignores_zero_weight", "idempotent_when_normalized"),
     include=merging,
     refuses=(("from", "to add differences to a base write `task-arithmetic-merge`"),),
     result_type=linear_result,

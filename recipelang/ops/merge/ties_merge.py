@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from recipelang.ops.merge._fields import merging
-from recipelang.ops.merge._task_vectors import cost, thinnings
+from recipelang.ops.merge._task_vectors import thinned_cost, thinnings
 from recipelang.ops.spec import (
     BLOCK,
     BY_ORIGIN,
@@ -56,7 +56,7 @@ def ties_result(typed: Typed) -> ModelType:
     laws=("permutation_invariant", "ignores_zero_weight"),
     include=merging,
     result_type=ties_result,
-    cost=cost,
+    cost=thinned_cost(levels=1),
 )
 def ties_merge(
     inputs: Annotated[list[Model], SUBJECT, WITH, "the fine-tuned models"],
