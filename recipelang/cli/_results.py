@@ -11,6 +11,7 @@ from pathlib import Path
 
 from recipelang.run.merge_text import merge_line
 from recipelang.run.results import Outcome, gate_line, plain_table
+from recipelang.run.soup_reports import soup_line, soup_rows
 from recipelang.run.summary import sentence, table_rows, value_text
 from recipelang.run.values import Table
 
@@ -63,6 +64,10 @@ def result_lines(outcome: Outcome, recipe: Path) -> Iterator[str | list[list[str
     if outcome.merges:
         yield ""
         yield from (f"{name}: {merge_line(report)}" for name, report in outcome.merges.items())
+    for name, soup in outcome.soups.items():
+        yield ""
+        yield f"{name}: {soup_line(soup)}"
+        yield [list(row) for row in soup_rows(soup)]
     if outcome.gates:
         yield ""
         yield from (gate_line(gate) for gate in outcome.gates)

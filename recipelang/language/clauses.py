@@ -233,7 +233,10 @@ def _missing(phrase: Phrase, operand: OperandSpec, empty: bool) -> None:
     doc = f": {operand.doc}" if operand.doc else ""
     kind = article(operand.type.replace("|", " or "))
     if empty:
-        phrase.error("E0506", f"`{phrase.verb}` needs {kind}, found an empty list", phrase.head)
+        phrase.error(
+            "E0506", f"`{phrase.verb}` needs {kind}, found an empty list", phrase.head,
+            help="name one at least",
+        )  # fmt: skip
         return
     subject = "" in operand.prepositions
     what = "its subject" if subject else f"`{word}`"
@@ -274,7 +277,8 @@ def _fits(operation: Operation, operand: OperandSpec, node: Node) -> bool:
     """Whether the type is one that the operand takes. An adapter is taken for a Delta, and among
     several models of one result for its base with it in it."""
     wanted, found = operation.accepted(operand), type_name(node.type)
-    applied = operand.many and operation.kind in ("weights", "evaluate") and "Model" in wanted
+    one_result = operation.kind in ("weights", "evaluate", "search")
+    applied = operand.many and one_result and "Model" in wanted
     return found in wanted or (found == "Adapter" and ("Delta" in wanted or applied))
 
 

@@ -24,9 +24,9 @@ from recipelang.language.templates import Argument, arguments, call_template
 from recipelang.language.values import TemplateValue, describe, is_measured, is_poison
 from recipelang.ops.registry import lookup
 from recipelang.ops.spec import Fault, Operation
-from recipelang.program import Arithmetic, MeasuredExpr
+from recipelang.program import Arithmetic, MeasuredExpr, nodes_of
 
-__all__ = ["measure_each"]
+__all__ = ["indirect_measure", "measure_each"]
 
 Placed = tuple[Node, Span]
 
@@ -61,6 +61,20 @@ def measure_each(
         callee.span,
         help=did_you_mean(text, metric_verbs()),
     )
+    return None
+
+
+def indirect_measure(measures: Sequence[MeasuredExpr], candidates: Sequence[Node]) -> Node | None:
+    """The first measure that is no constant and not of its candidate alone (but of a model or data
+    made of it), so that another model cannot be measured in the candidate's place."""
+    for column in zip(*(nodes_of(each) for each in measures), strict=True):
+        if len(set(column)) == 1:
+            continue
+        for measure, candidate in zip(column, candidates, strict=True):
+            rest = [nodes for role, nodes in measure.operands if role != "model"]
+            first = [nodes for role, nodes in column[0].operands if role != "model"]
+            if measure.one("model") is not candidate or rest != first:
+                return measure
     return None
 
 

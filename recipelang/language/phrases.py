@@ -73,7 +73,7 @@ def elaborate_phrase(
     if phrase.given.sound:
         apply_adapters(phrase)
     if any(operand.metric for operand in operation.operands):
-        return _choose(phrase, clauses)
+        return _choose(phrase, clauses, owner)
     if not phrase.given.sound:
         return POISON
     made = _build(phrase, own_defaults(operation, phrase.given, owner))
@@ -275,7 +275,7 @@ def _pattern_span(phrase: Phrase, field: str, pattern: str) -> Span:
 # ---------------------------------------------------------------- best ... by
 
 
-def _choose(phrase: Phrase, clauses: Clauses) -> Elaborated:
+def _choose(phrase: Phrase, clauses: Clauses, owner: Owner) -> Elaborated:
     """``best of LIST by METRIC over D``: one measure a candidate."""
     operand = next(o for o in phrase.operation.operands if o.metric)
     candidates_role = inputs_role(phrase.operation)
@@ -306,12 +306,23 @@ def _choose(phrase: Phrase, clauses: Clauses) -> Elaborated:
     if measured is None:
         return POISON
     measures, direction = measured
+    if phrase.operation.kind == "search":
+        indirect = metrics.indirect_measure(measures, [i.node for i in candidates])
+        if indirect is not None:
+            phrase.error(
+                "E0670",
+                f"`{phrase.verb}` measures means of candidates, and this metric takes "
+                f"`{indirect.op}` of something made of one",
+                written[0].span,
+                help="measure the template's model itself, on data that do not depend on it",
+            )
+            return POISON
     nodes = [node for each in measures for node in nodes_of(each)]
     phrase.inputs = {
         candidates_role.name: candidates,
         operand.name: [Input(node, written[0].span) for node in nodes],
     }
-    fields: dict[str, Attr] = {**phrase.given.values, "direction": direction}
+    fields = own_defaults(phrase.operation, phrase.given, owner) | {"direction": direction}
     if not isinstance(measures[0], Node):
         fields["score"] = score_of(measures[0])
     return _build(phrase, fields)

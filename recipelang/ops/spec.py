@@ -201,7 +201,8 @@ class Fault(Exception):
         self.label, self.help, self.notes = label, help, notes
 
 
-Kind = Literal["source", "data", "train", "weights", "measure", "evaluate", "choose"]
+Kind = Literal["source", "data", "train", "weights", "measure", "evaluate", "choose", "search"]
+"""`choose` gives one of its operands; `search` makes models, measures them and gives the best."""
 Determinism = Literal["exact", "repeatable", "stochastic"]
 
 

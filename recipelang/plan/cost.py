@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from recipelang.ir.graph import Node
+from recipelang.ops.registry import lookup
 from recipelang.ops.spec import Cost, Operation, Typed
 from recipelang.passes.state import GraphState, Region
 from recipelang.plan.schedule import Estimate
@@ -73,11 +74,22 @@ def calibrated(speed: Speed, samples: Iterable[tuple[Cost, float]]) -> Speed:
 
 
 def cost_of(node: Node, operation: Operation | None) -> Cost:
-    """What the operation says of the step; nothing where it says nothing."""
+    """What the operation says of the step; nothing where it says nothing. To a search comes what
+    its trials measure: as much as was measured of all candidates but one."""
     if operation is None or operation.cost is None:
         return Cost()
     types = {role: tuple(n.type for n in nodes) for role, nodes in node.operands}
-    return operation.cost(Typed(types, dict(node.attrs) | dict(node.hints)))
+    own = operation.cost(Typed(types, dict(node.attrs) | dict(node.hints)))
+    if operation.kind != "search":
+        return own
+    measures = [cost_of(measure, lookup(measure.op)) for measure in node.role("by")]
+    candidates = len(node.inputs) - len(measures)
+    share = (candidates - 1) / candidates
+    return replace(
+        own, flops=own.flops + share * sum(cost.flops for cost in measures),
+        tokens=own.tokens + round(share * sum(cost.tokens for cost in measures)),
+        memory_bytes=max(own.memory_bytes, *(cost.memory_bytes for cost in measures)),
+    )  # fmt: skip
 
 
 def stored_bytes(type_: Type | None) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from recipelang.diagnostics import Diagnostic, Label, RecipeError, Span
 from recipelang.ir.graph import Node
+from recipelang.ops.registry import lookup
 from recipelang.ops.spec import Operation
 from recipelang.plan.schedule import Plan, PlanStep
 from recipelang.plan.units import bytes_text, seconds_text
@@ -67,7 +68,10 @@ def _refusal(backend: Backend, model: ModelType) -> str | None:
 
 
 def uses_backend(node: Node, operation: Operation | None) -> bool:
-    """Whether the step needs torch or jax: it trains, or measures on data."""
+    """Whether the step needs torch or jax: it trains, measures on data, or searches by such a
+    measure."""
+    if operation is not None and operation.kind == "search":
+        return any(uses_backend(measure, lookup(measure.op)) for measure in node.role("by"))
     if operation is None or operation.kind not in ("train", "measure", "evaluate", "choose"):
         return False
     return any("Dataset" in o.type.split("|") for o in operation.operands if node.role(o.name))

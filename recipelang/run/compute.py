@@ -29,6 +29,8 @@ def total_of(node: Node) -> tuple[int, str]:
         return steps, "steps"
     if node.op == "evaluate":
         return len(node.role("models")) * len(node.role("data")), "cells"
+    if node.op == "greedy-soup":
+        return len(node.role("inputs")) - 1, "trials"
     return 0, ""
 
 
@@ -51,6 +53,10 @@ def compute(session: Session, node: Node) -> str:
             return session.store.put_manifest(_measure(session, node, inputs))
         case "choose":
             return _choose(session, node, inputs)
+        case "search":
+            from recipelang.run.souping import make_soup
+
+            return make_soup(session, node)
         case _:
             raise fault("E0901", f"`{node.op}` is an operation that recipelang cannot carry out")
 

@@ -221,8 +221,9 @@ def _record(
         return
     session.ran[node] = seconds
     row = StepRecord(
-        place_of(step), node.op, "ran", round(seconds, 3), key.digest, artifact, backend
-    )
+        place_of(step), node.op, "ran", round(seconds, 3), key.digest, artifact, backend,
+        session.details.get(node, ""),
+    )  # fmt: skip
     keeper.ran(step, row)
     folder = session.work.pop(node, None)
     if folder is not None and folder not in session.work.values():

@@ -18,6 +18,7 @@ from recipelang.run.values import Measurement, Table
 from recipelang.store.artifact import Manifest
 
 __all__ = [
+    "json_number",
     "measurement_json",
     "measurement_manifest",
     "open_measurement",
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 
-def _number(value: float) -> object:
+def json_number(value: float) -> object:
     """JSON has no infinity and no not-a-number."""
     finite = value == value and value not in (float("inf"), float("-inf"))
     return value if finite else str(value)
@@ -36,9 +37,9 @@ def _number(value: float) -> object:
 def measurement_json(found: Measurement) -> dict[str, object]:
     """The measurement as JSON."""
     return {
-        "metric": found.metric, "value": _number(found.value), "low": _number(found.low),
-        "high": _number(found.high), "count": found.count, "direction": found.direction,
-        "detail": {name: _number(value) for name, value in sorted(found.detail.items())},
+        "metric": found.metric, "value": json_number(found.value), "low": json_number(found.low),
+        "high": json_number(found.high), "count": found.count, "direction": found.direction,
+        "detail": {name: json_number(value) for name, value in sorted(found.detail.items())},
     }  # fmt: skip
 
 

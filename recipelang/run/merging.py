@@ -26,7 +26,6 @@ from recipelang.run.values import AdapterValue, ModelValue
 from recipelang.store.artifact import Manifest
 from recipelang.types import AdapterType, is_partial, type_name
 from recipelang.weights.arrays import HOST, Arrays
-from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.engine import RegionProgress, run_region
 from recipelang.weights.region import Operand, Step, make_step
 from recipelang.weights.report import Watcher, watched_step
@@ -133,11 +132,12 @@ def _place(session: Session) -> tuple[Arrays, tuple[str, str, int] | None]:
     return backend.arrays(), (backend.name, backend.devices()[0].kind, 1)
 
 
-def store_checkpoint(session: Session, node: Node, checkpoint: Checkpoint) -> str:
-    """Store an open checkpoint whole, resuming what a killed run has written."""
-    place = place_of(session.step(node))
-    folder = session.store.root / "work" / session.keys[node].digest
-    writer = ModelWriter(folder, checkpoint.tensors, identity=session.keys[node].digest)
+def store_checkpoint(session: Session, node: Node, checkpoint: Operand, identity: str = "") -> str:
+    """Store an open checkpoint, or what a step gives, whole, resuming what a killed run has
+    written. ``identity`` tells its content from other content that the node may come to have."""
+    place, identity = place_of(session.step(node)), identity or session.keys[node].digest
+    folder = session.store.root / "work" / identity
+    writer = ModelWriter(folder, checkpoint.tensors, identity=identity)
     try:
         run_region(
             [(checkpoint, writer)],

@@ -14,6 +14,7 @@ from recipelang.run.gates import GateResult
 from recipelang.run.measured import measurement_json
 from recipelang.run.merge_text import merge_rows, merge_title, notes
 from recipelang.run.record import RunRecord
+from recipelang.run.soup_reports import SoupReport, soup_rows
 from recipelang.run.summary import sentence, table_rows, value_text
 from recipelang.run.values import Measurement, Table
 from recipelang.weights.figures import MergeReport
@@ -27,10 +28,10 @@ SCHEMA = "recipelang/results/1"
 class Outcome:
     """A finished run.
 
-    ``exit_code`` is the command line's. ``tables``, ``measured`` and ``merges`` are by place.
-    ``published`` are the folders that were written; ``folder`` is the run's own, None where it
-    could not be written. ``record`` is None where nothing was started. ``changed`` are the places
-    whose lock block changed.
+    ``exit_code`` is the command line's. ``tables``, ``measured``, ``merges`` and ``soups`` are by
+    place. ``published`` are the folders that were written; ``folder`` is the run's own, None where
+    it could not be written. ``record`` is None where nothing was started. ``changed`` are the
+    places whose lock block changed.
     """
 
     exit_code: int
@@ -39,6 +40,7 @@ class Outcome:
     tables: Mapping[str, Table] = field(default_factory=dict[str, Table])
     measured: Mapping[str, Measurement] = field(default_factory=dict[str, Measurement])
     merges: Mapping[str, MergeReport] = field(default_factory=dict[str, MergeReport])
+    soups: Mapping[str, SoupReport] = field(default_factory=dict[str, SoupReport])
     gates: tuple[GateResult, ...] = ()
     published: tuple[Path, ...] = ()
     built: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -65,6 +67,7 @@ def results_json(outcome: Outcome) -> dict[str, object]:
         "tables": {name: _table_json(table) for name, table in outcome.tables.items()},
         "measured": {name: measurement_json(m) for name, m in outcome.measured.items()},
         "merges": {name: asdict(report.whole) for name, report in outcome.merges.items()},
+        "soups": {name: report.to_json() for name, report in outcome.soups.items()},
         "gates": [_gate_json(gate) for gate in outcome.gates],
         "built": dict(outcome.built),
         "published": [str(path) for path in outcome.published],
@@ -128,6 +131,9 @@ def markdown(outcome: Outcome, plot: bool) -> str:
         parts += _table_markdown(name, table)
     for name, report in outcome.merges.items():
         parts += _merge_markdown(name, report)
+    for name, soup in outcome.soups.items():
+        parts.append(f"## {name}: greedy-soup\n")
+        parts.append(_markdown_table(soup_rows(soup)))
     if outcome.gates:
         parts.append("## Gates\n")
         parts.append("".join(f"- {gate_line(gate)}\n" for gate in outcome.gates))

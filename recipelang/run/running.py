@@ -33,6 +33,7 @@ from recipelang.run.publish import (
 from recipelang.run.record import new_run, run_folder, write_run
 from recipelang.run.results import Outcome, file_name, markdown, results_json
 from recipelang.run.session import Session
+from recipelang.run.soup_reports import soup_reports
 from recipelang.run.values import AdapterValue, Measurement, ModelValue, Table
 from recipelang.store import Store
 from recipelang.store.files import ensure_folder
@@ -258,7 +259,7 @@ def _built(session: Session) -> dict[str, str]:
         state.place(node) or node.op: session.ids[node]
         for node in state.targets
         if node in session.ids and session.store.manifest(session.ids[node]) is not None
-        and session.step(node).kind in ("train", "weights", "choose", "source")
+        and session.step(node).kind in ("train", "weights", "choose", "search", "source")
     }  # fmt: skip
 
 
@@ -294,8 +295,9 @@ def _finish(session: Session, keeper: Keeper, outcome: Outcome, ending: str) -> 
     merges = merge_reports(session)
     found = (*outcome.diagnostics, *merge_warnings(session, merges))
     outcome = replace(
-        outcome, record=keeper.record, changed=changed, merges=merges, diagnostics=found
-    )
+        outcome, record=keeper.record, changed=changed, merges=merges, diagnostics=found,
+        soups=soup_reports(session),
+    )  # fmt: skip
     if not session.store.writable:
         return outcome
     try:

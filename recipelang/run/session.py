@@ -43,7 +43,8 @@ class Session:
     one that computes what is missing. ``ids`` are content ids by current node (of a source its step
     id, of data the digest of its key, of all else the artifact's id); ``found`` the records they
     came from; ``made_by`` the backend, kind and number of devices of merges on an accelerator;
-    ``failed`` the nodes that failed. ``stopped`` says whether a signal asked the run to end.
+    ``failed`` the nodes that failed; ``details`` what a step has to say of its result, in a line.
+    ``stopped`` says whether a signal asked the run to end.
     """
 
     plan: Plan
@@ -64,6 +65,7 @@ class Session:
     )
     backends: dict[Node, str] = field(default_factory=dict[Node, str])
     failed: dict[Node, Diagnostic] = field(default_factory=dict[Node, Diagnostic])
+    details: dict[Node, str] = field(default_factory=dict[Node, str])
     summaries: dict[str, Summary] = field(default_factory=dict[str, "Summary"])
     scores: dict[str, Any] = field(default_factory=dict[str, Any])
     work: dict[Node, Path] = field(default_factory=dict[Node, Path])

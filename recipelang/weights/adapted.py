@@ -12,21 +12,19 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from recipelang.types import TensorInfo
 from recipelang.weights.checkpoint import Checkpoint
+from recipelang.weights.computed import Computed
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from recipelang.weights.evaluate import Evaluation
-    from recipelang.weights.expression import Source
     from recipelang.weights.region import Step
 
 __all__ = ["Adapted"]
@@ -39,10 +37,6 @@ class Adapted:
 
     base: Checkpoint
     adapter: Checkpoint
-    _prepared: dict[str, tuple[Source, Evaluation]] = field(
-        default_factory=dict[str, "tuple[Source, Evaluation]"], init=False, repr=False
-    )
-    _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     @cached_property
     def step(self) -> Step:
@@ -53,6 +47,10 @@ class Adapted:
         apply = lookup("apply")
         assert apply is not None
         return make_step(apply, {"adapter": (self.adapter,), "model": (self.base,)}, {})
+
+    @cached_property
+    def _computed(self) -> Computed:
+        return Computed(self.step)
 
     @property
     def config(self) -> Mapping[str, object]:
@@ -70,46 +68,11 @@ class Adapted:
         return self.step.files
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:
-        """Elements ``[start, stop)``, the same bits however the tensor is cut."""
-        if name not in self.step.changes:
-            return self.base.read(name, start, stop)
-        import numpy as np
-
-        from recipelang.weights.evaluate import blocks_of
-
-        info = self.tensors[name]
-        stop = info.elements if stop is None else stop
-        source, evaluation = self._evaluation(name)
-        parts = [
-            evaluation.at(source, block)[max(0, start - block.start) : stop - block.start]
-            for block in blocks_of(info)
-            if block.start < stop and block.stop > start
-        ]
-        return np.concatenate(parts) if len(parts) != 1 else parts[0]
+        """Elements ``[start, stop)``, the same bits however the tensor is cut; of a tensor that the
+        adapter leaves as it is, the base's own."""
+        source = self._computed if name in self.step.changes else self.base
+        return source.read(name, start, stop)
 
     def release(self, name: str) -> None:
         """Forget the tensor's factors, and pass it on."""
-        with self._lock:
-            self._prepared.pop(name, None)
-        if name in self.base.tensors:
-            self.base.release(name)
-
-    def _evaluation(self, name: str) -> tuple[Source, Evaluation]:
-        """The tensor's evaluation, its factors read and its statistics taken until it is
-        released."""
-        from recipelang.weights.evaluate import Evaluation
-        from recipelang.weights.region import source_of
-
-        with self._lock:
-            found = self._prepared.get(name)
-        if found is None:
-            source = source_of(self.step, name, {})
-            evaluation = Evaluation(
-                [source], lambda leaf, start, stop: leaf.checkpoint.read(leaf.name, start, stop),
-                hold=False,
-            )  # fmt: skip
-            evaluation.prepare(source)
-            found = source, evaluation
-            with self._lock:
-                self._prepared[name] = found
-        return found
+        self._computed.release(name)
