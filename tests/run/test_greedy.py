@@ -6,7 +6,7 @@ from __future__ import annotations
 from math import inf, nan
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recipelang.run.greedy import Trial, greedy_search
@@ -14,12 +14,15 @@ from recipelang.run.soup_reports import SoupReport, read_soup, soup_line, soup_r
 
 POINTS = st.lists(st.integers(-20, 20).map(float), min_size=1, max_size=7)
 
+slowly = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 
 def distance(points: list[float], chosen: tuple[int, ...]) -> float:
     """Of the mean of the chosen points to 1."""
     return abs(sum(points[i] for i in chosen) / len(chosen) - 1.0)
 
 
+@slowly
 @given(points=POINTS)
 def test_it_is_never_worse_than_the_best_and_tries_each_of_the_others_once(
     points: list[float],
@@ -35,6 +38,7 @@ def test_it_is_never_worse_than_the_best_and_tries_each_of_the_others_once(
     assert tried == sorted(alone)
 
 
+@slowly
 @given(points=POINTS)
 def test_the_other_direction_is_the_same_search(points: list[float]) -> None:
     """A metric whose larger values are better accepts what its negative does."""
