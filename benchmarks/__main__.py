@@ -1,6 +1,6 @@
 """Run every benchmark and write its results: ``python -m benchmarks`` (``make bench``).
 
-Needs about 10 GB of free space in the temporary folder and half an hour of a quiet machine.
+Needs about 10 GB of free space in the temporary folder and an hour of a quiet machine.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.pages import write_readme
+from benchmarks.pages import write_pages
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,6 +22,7 @@ def main() -> None:
             ["check"],
             ["merge", "--folder", f"{folder}/merge", "--millions", "300", "--rounds", "3"],
             ["quickstart"],
+            ["domains", "--store", f"{folder}/domains"],
             ["chain", "--folder", f"{folder}/chain"],
             ["training", "--rounds", "3", "--steps", "3", "--threads", "1"],
         )
@@ -29,7 +30,7 @@ def main() -> None:
             print(f"== {name}", flush=True)
             command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
             subprocess.run(command, check=True, cwd=ROOT)
-    write_readme()
+    write_pages()
     page = str(ROOT / "docs" / "merging.md")
     subprocess.run(
         [sys.executable, "-m", "benchmarks.conformance", "--into", page], check=True, cwd=ROOT

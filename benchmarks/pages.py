@@ -1,6 +1,7 @@
 """Puts tables into pages, between the markers ``<!-- name -->`` and ``<!-- /name -->``.
 
-    python -m benchmarks.pages      write benchmarks/README.md anew from benchmarks/results
+    python -m benchmarks.pages      write benchmarks/README.md and the table of domains in
+                                    docs/merging.md anew from benchmarks/results
 
 Example:
     >>> replaced("<!-- a -->\\nold\\n<!-- /a -->", "a", "new")
@@ -12,9 +13,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-__all__ = ["replaced", "write_readme"]
+__all__ = ["replaced", "write_pages"]
 
 HERE = Path(__file__).parent
+ELSEWHERE = {"domains": HERE.parent / "docs" / "merging.md"}
+"""The tables that do not stand in benchmarks/README.md."""
 
 
 def replaced(page: str, name: str, table: str) -> str:
@@ -27,13 +30,12 @@ def replaced(page: str, name: str, table: str) -> str:
     return f"{before}{start}\n{table}\n{end}{after}"
 
 
-def write_readme() -> None:
-    """Every table of ``results`` into the page, and the figures of the chain."""
-    page = HERE / "README.md"
-    text = page.read_text("utf-8")
-    for file in sorted((HERE / "results").glob("*.md")):
-        text = replaced(text, file.stem, file.read_text("utf-8").strip())
-    page.write_text(replaced(text, "chain", _chain()), "utf-8")
+def write_pages() -> None:
+    """Every table of ``results`` into its page, and the figures of the chain."""
+    tables = {f.stem: f.read_text("utf-8").strip() for f in (HERE / "results").glob("*.md")}
+    for name, table in {**tables, "chain": _chain()}.items():
+        page = ELSEWHERE.get(name, HERE / "README.md")
+        page.write_text(replaced(page.read_text("utf-8"), name, table), "utf-8")
 
 
 def _chain() -> str:
@@ -47,4 +49,4 @@ def _chain() -> str:
 
 
 if __name__ == "__main__":
-    write_readme()
+    write_pages()
