@@ -67,7 +67,9 @@ def measure_each(
 def indirect_measure(measures: Sequence[MeasuredExpr], candidates: Sequence[Node]) -> Node | None:
     """The first measure that is no constant and not of its candidate alone (but of a model or data
     made of it), so that another model cannot be measured in the candidate's place."""
-    for column in zip(*(nodes_of(each) for each in measures), strict=True):
+    rows = [nodes_of(each) for each in measures]
+    for place in range(len(rows[0])):
+        column = [row[place] for row in rows]
         if len(set(column)) == 1:
             continue
         for measure, candidate in zip(column, candidates, strict=True):

@@ -322,7 +322,8 @@ def _choose(phrase: Phrase, clauses: Clauses, owner: Owner) -> Elaborated:
         candidates_role.name: candidates,
         operand.name: [Input(node, written[0].span) for node in nodes],
     }
-    fields = own_defaults(phrase.operation, phrase.given, owner) | {"direction": direction}
+    own = own_defaults(phrase.operation, phrase.given, owner)
+    fields: dict[str, Attr] = {**own, "direction": direction}
     if not isinstance(measures[0], Node):
         fields["score"] = score_of(measures[0])
     return _build(phrase, fields)
