@@ -130,13 +130,14 @@ def notes(result: Any) -> list[str]:
     rows, soup = result["rows"], result["soup"]
     counts = [cell["count"] for cell in rows[BASE]["domains"].values()]
     names = [soup["candidates"][i]["name"] for i in soup["accepted"]]
-    taken = f"{' and '.join(names)} of the three" if len(names) > 1 else f"{names[0]} alone"
-    scored = ", ".join(f"{count:,}" for count in counts)
+    taken = f"{names[0]} alone" if len(names) == 1 else " and ".join(names)
+    taken = "all three" if len(names) == len(SIBLINGS) else taken
+    scored = f"{counts[0]:,}" if len(set(counts)) == 1 else " to ".join(map(str, sorted(counts)))
     return [
-        f"Bits per byte on {scored} scored tokens, with 95 % bootstrap intervals over windows of "
-        "256 tokens; less is better. Merges have their default parameters and no weights, but half "
-        "task arithmetic the scale 0.5. The greedy soup, chosen on other texts, took "
-        f"{taken}.",
+        f"Bits per byte on {scored} scored tokens a domain, with 95 % bootstrap intervals over "
+        "windows of 256 tokens; less is better. Merges have their default parameters and no "
+        "weights, but half task arithmetic the scale 0.5. The greedy soup, chosen on other texts, "
+        f"took {taken}.",
         "",
         f"`{result['command']}`",
     ]

@@ -89,12 +89,15 @@ class _Soup:
         return greedy_search(self._scores(measured), direction, trial)
 
     def mean(self, chosen: Sequence[int]) -> Step:
-        """The step that gives the mean of some candidates."""
+        """The step that gives the mean of some candidates. They are added up in the order of a
+        `linear-merge` of them, whose inputs behind the first are sorted by step id."""
         linear = lookup("linear-merge")
         assert linear is not None
-        weights = tuple(float(i in chosen) for i in range(len(self.candidates)))
+        ids = [self.session.plan.state.step_id(n) for n in self.node.role("inputs")]
+        order = sorted(range(len(ids)), key=lambda i: (i != 0, i != chosen[0], ids[i]))
+        weights = tuple(float(i in chosen) for i in order)
         fields = {name: self.node.attr(name) for name in ("dtype", "nonfinite")}
-        operands = {"inputs": [c.checkpoint for c in self.candidates]}
+        operands = {"inputs": [self.candidates[i].checkpoint for i in order]}
         return make_step(linear, operands, {**fields, "weight": weights})
 
     def identity(self, chosen: Sequence[int]) -> str:

@@ -60,8 +60,12 @@ recipe both(m: Model, d: Dataset) => Measured {
 soup = greedy-soup candidates by both over proverbs
 alone = greedy-soup [wise] by loss over proverbs
 mean = linear-merge bold with quick and wise
+turned = greedy-soup [wise, other, bold, quick] by both over proverbs
+turned_mean = linear-merge wise with bold and quick
 
-scores = evaluate [other, bold, quick, wise, soup, alone, mean] on proverbs { metrics = [loss] }
+scores = evaluate [other, bold, quick, wise, soup, alone, mean, turned, turned_mean] on proverbs {
+    metrics = [loss]
+}
 """
 
 
@@ -108,9 +112,11 @@ def test_it_has_the_bits_of_a_linear_merge(made: Made) -> None:
     """Of the accepted candidates in the recipe's order; the other trials left nothing behind."""
     artifacts = {s.place: s.artifact for s in made.steps}
     assert artifacts["soup"] == artifacts["mean"]
+    assert made.outcome.soups["turned"].search.accepted == (0, 2, 3)
+    assert artifacts["turned"] == artifacts["turned_mean"]
     store = Store.open_for(made.recipe)
     kinds = [m.kind for a in store.artifacts() if (m := store.manifest(a)) is not None]
-    whole = {"blank", "other", "wise", "bold", "mean"}
+    whole = {"blank", "other", "wise", "bold", "mean", "turned"}
     assert kinds.count("model") == len({artifacts[place] for place in whole})
     assert not list((store.root / "work").iterdir())
 

@@ -70,10 +70,10 @@ def greedy_soup(
     of S + {c_i} is not worse by m than the mean of S. The result is (sum over S of c) / |S|, and
     never worse by m than the best candidate.
 
-    Means are those of `linear-merge` over the same models in the recipe's order: a sum in float32,
-    rounded once. They are measured without being written; only the result is stored, and where one
-    candidate alone is accepted, it is the result. The data should be none that anything was trained
-    on. The run's report says what was accepted and what each trial measured.
+    Means have the bits of a `linear-merge` of the same models: a sum in float32, rounded once. They
+    are measured without being written; only the result is stored, and where one candidate alone is
+    accepted, it is the result. The data should be none that anything was trained on. The run's
+    report says what was accepted and what each trial measured.
 
         soup = greedy-soup [a, b, c] by bits-per-byte over notes.holdout
     """
