@@ -24,6 +24,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.processes import Taken, measure
 
@@ -196,7 +197,7 @@ def main() -> None:
     parser.add_argument("--millions", type=int, default=1100, help="parameters of a model")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mergekit", type=Path, help="a Python that has mergekit")
-    parser.add_argument("--only", nargs="*", help="names of merges")
+    parser.add_argument("--only", nargs="*", help="names of merges to measure again")
     given = parser.parse_args()
     layers = max(1, round((given.millions * 1e6 - 2 * 32000 * 2048) / 60.8e6))
     shape = (2048, 8192, layers, 32000)
@@ -215,12 +216,11 @@ def main() -> None:
             for who, one in rows_of(case, folder, given.mergekit):
                 taken[case.name].setdefault(who, []).append(one)
                 print(f"{case.name:20} {who:10} {_cell(one)}", flush=True)
-    medians = {n: {who: median(all_) for who, all_ in row.items()} for n, row in taken.items()}
     stored = (folder / "base" / "model.safetensors").stat().st_size
     command = f"python -m benchmarks.merge --folder FOLDER --millions {given.millions}"
     command += f" --rounds {given.rounds}"
     command += " --mergekit ENV/bin/python" if given.mergekit else ""
-    result = {
+    result: dict[str, Any] = {
         "command": command,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "loads": [round(one, 1) for one in loads],
@@ -231,7 +231,15 @@ def main() -> None:
         },
     }
     results = Path(__file__).with_name("results")
+    if given.only and (results / "merge.json").exists():
+        before = json.loads((results / "merge.json").read_text())
+        if before["command"] == command:  # the other merges' rows of the same kind stay
+            result["taken"] = before["taken"] | result["taken"]
     (results / "merge.json").write_text(json.dumps(result, indent=2) + "\n")
+    medians = {
+        n: {who: median([Taken(**t) for t in all_]) for who, all_ in row.items()}
+        for n, row in result["taken"].items()
+    }
     text = f"{table(medians)}\n\n`{command}`; {stored / 1e9:.2f} GB a model.\n"
     (results / "merge.md").write_text(text)
     print(text)

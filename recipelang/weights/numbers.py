@@ -72,9 +72,12 @@ def _to_odd(values: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def all_finite(stored: NDArray[Any], dtype: str) -> bool:
-    """Whether no number is an infinity or NaN, from the exponent bits alone."""
+    """Whether no number is an infinity or NaN, from the bits alone: as signed integers the positive
+    ones among them stand above all other numbers, as unsigned ones the negative ones do."""
     if dtype not in EXPONENTS or stored.size == 0:
         return True
-    bits = stored.view(np.dtype(f"u{stored.dtype.itemsize}"))
-    mask = bits.dtype.type(EXPONENTS[dtype])
-    return bool((bits & mask).max() < mask)
+    size, exponent = stored.dtype.itemsize, EXPONENTS[dtype]
+    sign = 1 << (8 * size - 1)
+    if int(stored.view(f"i{size}").max()) >= exponent:
+        return False
+    return int(stored.view(f"u{size}").max()) < sign | exponent

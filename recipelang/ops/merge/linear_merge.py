@@ -59,9 +59,12 @@ def linear_merge(
     used = [i for i, share in enumerate(shares) if share]
 
     def combine(xp: Any, blocks: Inputs, block: Block, results: Results) -> Array:
-        result = xp.zeros_like(blocks["inputs"][0])
-        for i in used:
-            result += blocks["inputs"][i] * shares[i]
+        parts = (blocks["inputs"][i] * shares[i] for i in used)
+        result = next(parts, None)
+        if result is None:
+            return xp.zeros_like(blocks["inputs"][0])
+        for part in parts:
+            result += part
         return result
 
     return Kernel(combine, unread=frozenset(("inputs", i) for i, w in enumerate(shares) if not w))
