@@ -55,8 +55,9 @@ class Case:
 
 
 def merge_verbs() -> list[str]:
-    """The verbs whose files are in a folder ``merge``."""
-    return sorted(verb for verb, (file, _) in verbs().items() if file.parent.name == "merge")
+    """The weight operations whose files are in a folder ``merge``; a soup there is a search."""
+    merges = [verb for verb, (file, _) in verbs().items() if file.parent.name == "merge"]
+    return sorted(v for v in merges if (found := lookup(v)) and found.kind == "weights")
 
 
 def family(dtype: str) -> tuple[Memory, ...]:
