@@ -21,6 +21,7 @@ from recipelang.ops.registry import lookup
 from recipelang.ops.spec import Cost, Operation, Typed
 from recipelang.passes.state import GraphState, Region
 from recipelang.plan.schedule import Estimate
+from recipelang.processors import multiplies_bfloat16
 from recipelang.types import AdapterType, DeltaType, LayersType, ModelType, Type
 from recipelang.weights.compatibility import streamed_bytes
 
@@ -53,6 +54,8 @@ class Speed:
 FLOPS_A_CORE: Final = 100e9
 """Operations a second and core of a training or scoring step on a CPU: the quick start's estimate
 of 2.8e13 operations over the 131 s that its chain took in torch on two cores of a server (2025)."""
+FLOPS_A_CORE_WITHOUT_BFLOAT16: Final = 35e9
+"""The same on two shared cores that have no products of bfloat16: the quick start, 259 s (2026)."""
 BYTES_A_SECOND: Final = 1e9
 """Bytes a second of a streaming step that writes to a disk which is synced, of the order of 1
 GB/s."""
@@ -60,7 +63,8 @@ GB/s."""
 
 def cpu_speed() -> Speed:
     """What is assumed of this machine before any of its own runs is known."""
-    return Speed(FLOPS_A_CORE * (os.cpu_count() or 1), BYTES_A_SECOND)
+    flops = FLOPS_A_CORE if multiplies_bfloat16() else FLOPS_A_CORE_WITHOUT_BFLOAT16
+    return Speed(flops * (os.cpu_count() or 1), BYTES_A_SECOND)
 
 
 def calibrated(speed: Speed, samples: Iterable[tuple[Cost, float]]) -> Speed:
