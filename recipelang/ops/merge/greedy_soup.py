@@ -22,16 +22,9 @@ from recipelang.ops.spec import (
     Typed,
     operation,
 )
-from recipelang.types import ModelType
 from recipelang.weights.compatibility import merged_type, model_of
 
 __all__ = ["greedy_soup"]
-
-
-def soup_type(typed: Typed) -> ModelType:
-    """The first candidate's type. Raises Fault E0601 to E0603 and E0640 to E0642 for candidates
-    that cannot be averaged."""
-    return merged_type(typed)
 
 
 def soup_cost(typed: Typed) -> Cost:
@@ -48,7 +41,7 @@ def soup_cost(typed: Typed) -> Cost:
     result="Model",
     determinism="repeatable",
     origin="common",
-    result_type=soup_type,
+    result_type=merged_type,
     cost=soup_cost,
 )
 def greedy_soup(
