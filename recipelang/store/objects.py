@@ -13,21 +13,17 @@ Example:
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from recipelang.diagnostics import RecipeError
-from recipelang.processors import processors
+from recipelang.store.ranges import Place, range_digest, range_digests
 from recipelang.weights.safetensors import read_header
 
-__all__ = ["Hashed", "file_digest", "hash_object", "range_digest", "shard_digest"]
+__all__ = ["Hashed", "file_digest", "hash_object", "shard_digest"]
 
-BLOCK = 1 << 20
 SHARD = b"recipelang/shard/1\n"
 
 
@@ -52,10 +48,10 @@ def _hash_shard(path: Path) -> Hashed:
     except RecipeError:
         return Hashed("")
     places = sorted((entry.start, entry.stop) for entry in header.entries.values())
-    with open(path, "rb") as file, ThreadPoolExecutor(processors()) as pool:
+    with open(path, "rb") as file:
         head = file.read(places[0][0] if places else header.size)
-        starts, stops = zip(*places, strict=True) if places else ((), ())
-        digests = tuple(pool.map(partial(range_digest, file.fileno()), starts, stops))
+        digests = range_digests([Place(file.fileno(), *place) for place in places])
+    starts = [start for start, _ in places]
     return Hashed(shard_digest(head, digests), frozenset(zip(starts, digests, strict=True)))
 
 
@@ -69,16 +65,3 @@ def file_digest(path: Path, seen: Callable[[int], None] | None = None) -> str:
     """The sha256 (hex) of a file's bytes; ``seen`` hears how many were read, block by block."""
     with open(path, "rb") as file:
         return range_digest(file.fileno(), 0, sys.maxsize, seen)
-
-
-def range_digest(
-    descriptor: int, start: int, stop: int, seen: Callable[[int], None] | None = None
-) -> str:
-    """The sha256 (hex) of the bytes ``[start, stop)`` of an open file, or of those it has."""
-    hashed, view = hashlib.sha256(), memoryview(bytearray(min(BLOCK, stop - start)))
-    while start < stop and (count := os.preadv(descriptor, [view[: stop - start]], start)):
-        hashed.update(view[:count])
-        start += count
-        if seen is not None:
-            seen(count)
-    return hashed.hexdigest()

@@ -53,6 +53,11 @@ class Arrays(Protocol):
         """What a region may hold here at a time."""
         ...
 
+    @property
+    def blocks_at_once(self) -> int:
+        """How many of numpy's blocks are one here, where a tensor is not."""
+        ...
+
     def load(self, read: ReadRange, dtype: str, start: int, stop: int) -> Array:
         """Elements ``[start, stop)`` brought here as they are stored: no byte more is moved."""
         ...
@@ -78,8 +83,9 @@ class Arrays(Protocol):
         rounds."""
         ...
 
-    def finite(self, stored: Array, dtype: str) -> bool:
-        """Whether no number is an infinity or NaN."""
+    def checked(self, stored: Array, dtype: str, failure: Callable[[], Exception]) -> Array:
+        """The same numbers. ``failure()`` is raised, here or where what follows from them is
+        computed, if one is an infinity or NaN."""
         ...
 
     def computing(self) -> AbstractContextManager[None]:
@@ -94,6 +100,7 @@ class HostArrays:
     xp: Any = np
     whole: bool = False
     budget_bytes: int = BUDGET_BYTES
+    blocks_at_once: int = 1
 
     def load(self, read: ReadRange, dtype: str, start: int, stop: int) -> NDArray[Any]:
         """What was read."""
@@ -119,9 +126,13 @@ class HostArrays:
         """See :func:`recipelang.weights.numbers.narrow`."""
         return narrow(wide, dtype)
 
-    def finite(self, stored: NDArray[Any], dtype: str) -> bool:
-        """From the exponent bits."""
-        return all_finite(stored, dtype)
+    def checked(
+        self, stored: NDArray[Any], dtype: str, failure: Callable[[], Exception]
+    ) -> NDArray[Any]:
+        """Raises at once."""
+        if not all_finite(stored, dtype):
+            raise failure()
+        return stored
 
     def computing(self) -> AbstractContextManager[None]:
         """Nothing to set."""

@@ -61,7 +61,7 @@ class Computed:
         are not looked for."""
         import numpy as np
 
-        from recipelang.weights.evaluate import blocks_of
+        from recipelang.weights.blocks import blocks_of
 
         info = self.tensors[name]
         stop = info.elements if stop is None else stop

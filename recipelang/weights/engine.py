@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from recipelang.processors import processors
-from recipelang.weights.arrays import BUDGET_BYTES, HOST, Arrays
+from recipelang.weights.arrays import BUDGET_BYTES, Arrays
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.device import device_bytes, runs_on_device
 from recipelang.weights.evaluate import Evaluation
@@ -34,6 +34,7 @@ from recipelang.weights.kernel import Kth, MatrixKernel
 from recipelang.weights.model_statistics import asks_for_model, thresholds
 from recipelang.weights.needs import held_bytes, needs_statistics, walk, working_bytes
 from recipelang.weights.region import Combine, Leaf, Memo, Operand, Source, Step, source_of
+from recipelang.weights.strips.arrays import host
 from recipelang.weights.writer import ModelWriter
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class RegionStats:
 def run_region(
     outputs: Sequence[tuple[Operand, ModelWriter]], *, budget_bytes: int | None = None,
     threads: int | None = None, report: Callable[[RegionProgress], None] | None = None,
-    watchers: Mapping[ModelWriter, Watcher] | None = None, arrays: Arrays = HOST,
+    watchers: Mapping[ModelWriter, Watcher] | None = None, arrays: Arrays | None = None,
 ) -> RegionStats:  # fmt: skip
     """Compute every tensor of every output (a step, or a checkpoint that is copied) into its
     writer.
@@ -94,7 +95,7 @@ def run_region(
     """
     memo: Memo = {}
     jobs = [job for operand, writer in outputs for job in _jobs(operand, writer, memo)]
-    watchers = watchers or {}
+    watchers, arrays = watchers or {}, arrays or host()
     for watcher in watchers.values():
         watcher.begin(memo)
     budget = arrays.budget_bytes if budget_bytes is None else budget_bytes
@@ -245,7 +246,8 @@ class _Run:
             if need <= self._budget:
                 return self._arrays, need, need
         working = working_bytes(source)
-        return HOST, held_bytes(source) + working if needs_statistics(source) else 0, working
+        arrays = host() if self._arrays.whole else self._arrays
+        return arrays, held_bytes(source) + working if needs_statistics(source) else 0, working
 
     def _reserve(self, count: int) -> int:
         """Take memory from the budget, waiting for it (a negative count gives it back)."""

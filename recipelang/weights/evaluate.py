@@ -8,7 +8,8 @@ it needs is held there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from recipelang.diagnostics import fault
 from recipelang.types import TensorInfo
 from recipelang.weights.arrays import HOST, Arrays
+from recipelang.weights.blocks import block_rows, blocks_of, row_ranges
 from recipelang.weights.expression import Aligned, Cast, Combine, Equal, Leaf, Source
 from recipelang.weights.gather import (
     Gather,
@@ -30,62 +32,31 @@ from recipelang.weights.gather import (
 from recipelang.weights.kernel import (
     Array,
     Block,
-    KthMagnitude,
+    Inputs,
     MatrixKernel,
     Prepared,
-    Ranges,
     Result,
     Value,
 )
 from recipelang.weights.kernels.low_rank import WHOLE
+from recipelang.weights.looks import Look, take_level
 from recipelang.weights.needs import made_whole, operands_of, walk
 from recipelang.weights.numbers import compute_dtype
-from recipelang.weights.statistics import KEEP_ALL, accumulator
-from recipelang.weights.whole_statistics import take
+from recipelang.weights.strips.arrays import host
 
-__all__ = [
-    "BLOCK_ELEMENTS",
-    "Evaluation",
-    "ModelResults",
-    "Read",
-    "blocks_of",
-]
+__all__ = ["Evaluation", "ModelResults", "Read"]
 
-BLOCK_ELEMENTS = 1 << 17
-"""A block of float32 is 512 KiB. Smaller ones stay in a core's own cache, but Python's share, and
-two threads' waiting for one another between operations, weigh more: with 2^14 elements a merge of
-three task vectors took twice the wall time, with 2^16 15 to 25 % more, with 2^18 as much as now."""
-SAMPLES = 96
-SAMPLE_ELEMENTS = 1024
-"""A k-th magnitude is bracketed by so many pieces of at least so many elements, in whole rows."""
 QUIETLY = np.errstate(divide="ignore", over="ignore", invalid="ignore")
 """Infinities and NaN are found by looking at what was read and made, not by numpy's warnings."""
-RANGE_BLOCKS = 16
-"""A matrix kernel reads so many blocks at a time: products of a few rows would wait for memory."""
 WHERE = "find out where they come from"
 ALLOWED = f"{WHERE}; `nonfinite = allow` merges them as they are"
 
 Read = Callable[[Leaf, int, int], NDArray[Any]]
 ModelResults: TypeAlias = "Mapping[int, Mapping[str, tuple[Result, ...]]]"
 """``id(step)`` -> tensor -> the answers to its kernel's statistics over the whole model."""
-Watch = Callable[[Block, NDArray[Any], Callable[[Source], NDArray[Any]]], None]
-"""Takes each block of a result, with what gives the same block of a source under it, as stored."""
-
-
-def blocks_of(info: TensorInfo, start: int = 0, stop: int | None = None) -> Iterator[Block]:
-    """The tensor's blocks, or those that hold any of the elements ``[start, stop)``: whole rows of
-    the last axis, one at least."""
-    row = max(1, info.shape[-1]) if info.shape else 1
-    size = max(1, BLOCK_ELEMENTS // row) * row
-    for at in range(start // size * size, info.elements if stop is None else stop, size):
-        yield Block(at, min(at + size, info.elements), info.shape)
-
-
-def _row_ranges(info: TensorInfo) -> Ranges:
-    """Ranges of whole blocks that cover a matrix."""
-    rows, columns = info.shape
-    step = RANGE_BLOCKS * max(1, BLOCK_ELEMENTS // max(1, columns))
-    return tuple((first, min(first + step, rows)) for first in range(0, rows, step))
+Watch = Callable[[Block, NDArray[Any], Callable[[Source, int, int], NDArray[Any]]], None]
+"""Takes each block of a result, with what gives elements ``[start, stop)`` of the same block of a
+source under it, as stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +73,11 @@ class Evaluation:
 
     def __init__(
         self, sources: Sequence[Source], read: Read, *, hold: bool,
-        known: ModelResults | None = None, arrays: Arrays = HOST,
+        known: ModelResults | None = None, arrays: Arrays | None = None,
     ) -> None:  # fmt: skip
         self.facts: dict[str, float] = {}
         self._read = read
+        arrays = host() if arrays is None else arrays
         self._arrays, self._xp = arrays, arrays.xp
         self._known = known or {}
         self._held: dict[int, _Held] = {}
@@ -123,14 +95,17 @@ class Evaluation:
     def blocks(
         self, source: Source, watch: Watch | None = None
     ) -> Iterator[tuple[Block, NDArray[Any]]]:
-        """A result's blocks in order, in the stored dtype. Raises RecipeError E0620, E0621."""
+        """A result's blocks in order, in the stored dtype; ``watch`` sees numpy's blocks, however
+        many are computed at once. Raises RecipeError E0620, E0621."""
         self.prepare(source)
         for block in self._blocks(source.info):
             seen: dict[int, Array] = {}
             result = self._stored(source, block, seen, check=True)
             for part, values in self._on_host(result, block, source.info):
                 if watch is not None:
-                    watch(part, values, partial(self._looked_at, part=part, block=block, seen=seen))
+                    for piece in blocks_of(source.info, part.start, part.stop):
+                        here = values[piece.start - part.start : piece.stop - part.start]
+                        watch(piece, here, partial(self._looked_at, piece, block, seen))
                 yield part, values
 
     def prepare(self, source: Source) -> None:
@@ -140,8 +115,7 @@ class Evaluation:
 
     def at(self, source: Source, block: Block) -> NDArray[Any]:
         """One of a result's blocks, unchecked, after :meth:`prepare`."""
-        found: NDArray[Any] = self._stored(source, block, {}, check=False)
-        return found
+        return self._made(source, block, check=False)
 
     def close(self) -> None:
         """Forget what was held and prepared. Without it that would stay until a collection of
@@ -163,7 +137,9 @@ class Evaluation:
             yield block, value(self._xp, self._inputs(node, block, {}, check=False), block)
 
     def _blocks(self, info: TensorInfo) -> Iterable[Block]:
-        return (Block(0, info.elements, info.shape),) if self._arrays.whole else blocks_of(info)
+        if self._arrays.whole:
+            return (Block(0, info.elements, info.shape),)
+        return blocks_of(info, at_once=self._arrays.blocks_at_once)
 
     def _load(self, leaf: Leaf, start: int, stop: int) -> Array:
         return self._arrays.load(partial(self._read, leaf), leaf.info.dtype, start, stop)
@@ -172,11 +148,11 @@ class Evaluation:
         self, result: Array, block: Block, info: TensorInfo
     ) -> Iterator[tuple[Block, NDArray[Any]]]:
         """A block of the result on the host, cut into the host's blocks."""
-        if not self._arrays.whole:
-            yield block, result
-            return
         coming = self._arrays.unload(result, info.dtype)
         here: NDArray[Any] = next(coming)
+        if not self._arrays.whole:
+            yield block, here
+            return
         for part in blocks_of(info):
             size = part.stop - part.start
             while len(here) < size:
@@ -186,12 +162,19 @@ class Evaluation:
             here = here[size:]
 
     def _looked_at(
-        self, source: Source, part: Block, block: Block, seen: dict[int, Array]
-    ) -> NDArray[Any]:
-        """A part of a block of what a result was made from, on the host, in its stored dtype."""
+        self, part: Block, block: Block, seen: dict[int, Array], source: Source, start: int,
+        stop: int,
+    ) -> NDArray[Any]:  # fmt: skip
+        """Elements of a part of a block of what a result was made from, on the host, in its stored
+        dtype."""
         stored = self._stored(source, block, seen, check=False)
-        start, stop = part.start - block.start, part.stop - block.start
-        return self._arrays.fetch(stored, source.info.dtype, start, stop)
+        at = part.start - block.start
+        return self._arrays.fetch(stored, source.info.dtype, at + start, at + stop)
+
+    def _made(self, source: Source, block: Block, *, check: bool) -> NDArray[Any]:
+        """A block on the host, in its stored dtype."""
+        stored = self._stored(source, block, {}, check=check)
+        return next(self._arrays.unload(stored, source.info.dtype))
 
     @QUIETLY
     def _prepare(self, node: Source) -> None:
@@ -206,7 +189,7 @@ class Evaluation:
         if isinstance(node.kernel, MatrixKernel):
             if id(node.kernel) not in self._prepared:
                 info = node.sources[0].info
-                made = node.kernel.prepare(np, partial(self._rows, node), _row_ranges(info))
+                made = node.kernel.prepare(np, partial(self._rows, node), row_ranges(info))
                 self._prepared[id(node.kernel)] = made
                 self.facts |= made.facts
             return
@@ -233,70 +216,48 @@ class Evaluation:
         stored = self._range(source, first * columns, last * columns, check=True)
         if isinstance(source, Leaf | Aligned) and not node.allow:
             what = f"an input of `{node.verb}`, which decomposes it"
-            self._check(stored, source, what, help=WHERE)
-        rows: NDArray[Any] = self._arrays.widen(stored, _compute(node)).reshape(-1, columns)
+            stored = HOST.checked(stored, source.info.dtype, _failure(source, what, WHERE))
+        rows: NDArray[Any] = HOST.widen(stored, _compute(node)).reshape(-1, columns)
         return rows
 
     def _prepare_rows(self, node: Aligned) -> None:
         """Hold what rows are taken from here and there, and take the mean for padding."""
         for source in made_whole(node) if self._hold else ():
             if id(source) not in self._held:
-                parts = [self._stored(source, b, {}, check=True) for b in blocks_of(source.info)]
+                parts = [self._made(source, b, check=True) for b in blocks_of(source.info)]
                 self._held[id(source)] = _Held(np.concatenate(parts))
         if node.rows.pads and node.info.elements:
             columns = columns_of(node.info)
-            step = max(1, BLOCK_ELEMENTS // columns)
+            step = block_rows(columns)
             self._means[id(node)] = mean_row(
                 node.rows, lambda first, last: self._aligned(node, first, last, check=False), step,
                 dtype=node.info.dtype, columns=columns,
             )  # fmt: skip
 
     def _level(self, node: Combine, statistics: tuple[Any, ...]) -> tuple[Result, ...]:
-        if self._arrays.whole:
-            (whole,) = self._blocks(node.info)
-            inputs = self._inputs(node, whole, {}, check=False)
-            return tuple(
-                take(self._xp, s, s.value(self._xp, inputs, whole), node.info.shape)
-                for s in statistics
-            )
-        kth = [s for s in statistics if isinstance(s, KthMagnitude)]
-        samples = self._samples(node, kth)
-        found = [accumulator(s, node.info.shape, samples.get(id(s))) for s in statistics]
-        blocks = list(blocks_of(node.info))
-        while any(one.result is None for one in found):
-            open_ = [one for one in found if one.result is None]
-            for block in blocks:
-                inputs = self._inputs(node, block, {}, check=False)
-                for one in open_:
-                    one.add(block.start, one.value(np, inputs, block))
-            for one in open_:
-                one.end_pass(self._again(node, blocks, one.value))
-        return tuple(one.result for one in found if one.result is not None)
+        def inputs(block: Block) -> Inputs:
+            return self._inputs(node, block, {}, check=False)
 
-    def _again(
-        self, node: Combine, blocks: list[Block], value: Value
-    ) -> Callable[[int], NDArray[Any]]:
-        return lambda i: value(np, self._inputs(node, blocks[i], {}, check=False), blocks[i])
+        def few(block: Block) -> Inputs:
+            with self._on_numpy():
+                return inputs(block)
 
-    def _samples(self, node: Combine, statistics: list[KthMagnitude]) -> dict[int, NDArray[Any]]:
-        """Magnitudes from evenly spaced places, to bracket a k-th magnitude with."""
-        elements = node.info.elements
-        if not statistics or elements <= KEEP_ALL:
-            return {}
-        parts: dict[int, list[NDArray[Any]]] = {id(s): [] for s in statistics}
-        row = max(1, node.info.shape[-1])
-        rows, taken = elements // row, -(-SAMPLE_ELEMENTS // row)
-        for i in range(min(SAMPLES, rows // taken)):
-            start = i * (rows - taken) // (SAMPLES - 1) * row
-            block = Block(start, start + taken * row, node.info.shape)
-            inputs = self._inputs(node, block, {}, check=False)
-            for s in statistics:
-                parts[id(s)].append(np.abs(s.value(np, inputs, block)))
-        return {key: np.concatenate(values) for key, values in parts.items()}
+        look = Look(node.info, self._arrays, tuple(self._blocks(node.info)), inputs, few)
+        return take_level(look, statistics)
+
+    @contextmanager
+    def _on_numpy(self) -> Generator[None]:
+        """For a few elements: noting what is asked for would cost more."""
+        kept = self._arrays, self._xp
+        self._arrays, self._xp = HOST, HOST.xp
+        try:
+            yield
+        finally:
+            self._arrays, self._xp = kept
 
     def _inputs(
         self, node: Combine, block: Block, seen: dict[int, Array], *, check: bool
-    ) -> Mapping[str, tuple[Any, ...]]:
+    ) -> Inputs:
         """Role -> the operands' blocks, wide; zeros where a tensor is not read."""
         dtype = _compute(node)
         unread = node.kernel.unread
@@ -309,7 +270,8 @@ class Evaluation:
                 else:
                     stored = self._stored(source, block, seen, check=check)
                     if check and isinstance(source, Leaf | Aligned) and not node.allow:
-                        self._check(stored, source, f"an input of `{node.verb}`")
+                        failure = _failure(source, f"an input of `{node.verb}`")
+                        stored = self._arrays.checked(stored, source.info.dtype, failure)
                     blocks.append(self._arrays.widen(stored, dtype))
             inputs[role] = tuple(blocks)
         inputs[WHOLE] = self._whole.get(id(node), ())
@@ -347,7 +309,8 @@ class Evaluation:
                 result = self._combined(source, block, seen, check=check)
                 verb, allow = source.verb, source.allow
         if check and not allow:
-            self._check(result, source, f"the result of `{verb}`")
+            failure = _failure(source, f"the result of `{verb}`")
+            result = self._arrays.checked(result, source.info.dtype, failure)
         return result
 
     @QUIETLY
@@ -393,7 +356,7 @@ class Evaluation:
         for block in blocks_of(source.info, start, stop):
             recent = self._recent.get(id(source))
             if recent is None or recent[0] != block:
-                values = self._stored(source, block, {}, check=check)
+                values = self._made(source, block, check=check)
                 recent = self._recent[id(source)] = (block, values)
             parts.append(recent[1][max(0, start - block.start) : stop - block.start])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -409,10 +372,10 @@ class Evaluation:
                 )
         return first
 
-    def _check(self, stored: Array, source: Source, what: str, help: str = ALLOWED) -> None:
-        if not self._arrays.finite(stored, source.info.dtype):
-            message = f"`{_name(source)}` holds infinities or NaN in {what}"
-            raise fault("E0620", message, help=help)
+
+def _failure(source: Source, what: str, help: str = ALLOWED) -> Callable[[], Exception]:
+    message = f"`{_name(source)}` holds infinities or NaN in {what}"
+    return lambda: fault("E0620", message, help=help)
 
 
 def _compute(node: Combine) -> np.dtype[Any]:

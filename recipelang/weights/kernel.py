@@ -22,7 +22,9 @@ names over torch tensors or JAX arrays, where a block is the whole tensor. So a 
   which JAX binds anew; never to an operand's block or to a view that it needs again;
 - may mix arrays with Python numbers, which take the array's dtype, and floats with booleans;
 - brings what it computed on the host with ``xp.asarray``, and takes a number out with ``float(x)``;
-- takes a faster way that only numpy has behind ``xp is np``, with a general one beside it.
+- takes a faster way that only numpy has behind ``xp is np`` or ``on_host(xp)``, with a general one
+  beside it. On the host ``xp`` may be numpy's names over lazy arrays
+  (:mod:`recipelang.weights.strips`), which numpy takes as its own.
 
 A :class:`MatrixKernel` runs on the host everywhere, and may use all of numpy.
 """
@@ -51,6 +53,7 @@ __all__ = [
     "Statistic",
     "SumOf",
     "SumsOf",
+    "on_host",
 ]
 
 Array: TypeAlias = Any
@@ -59,6 +62,13 @@ Array: TypeAlias = Any
 Inputs: TypeAlias = Mapping[str, tuple[Array, ...]]
 """Role -> the operands' blocks, each 1-D of ``stop - start`` float32 elements, same range of each
 tensor."""
+
+
+def on_host(xp: Any) -> bool:
+    """Whether arrays of this namespace are the host's: numpy's, or lazy ones."""
+    import numpy as np
+
+    return xp is np or getattr(xp, "lazy", False) is True
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,9 +179,11 @@ class _Tensor:
         self._nonfinite = 0
 
     def __call__(
-        self, block: Block, result: NDArray[Any], stored: Callable[[Source], NDArray[Any]]
-    ) -> None:
-        """``result`` is as stored; ``stored`` gives the same block of what it was made from."""
+        self, block: Block, result: NDArray[Any],
+        stored: Callable[[Source, int, int], NDArray[Any]],
+    ) -> None:  # fmt: skip
+        """``result`` is as stored; ``stored(source, start, stop)`` gives elements of the same block
+        of what it was made from."""
         if not self._refused and not all_finite(result, self._info.dtype):
             self._nonfinite += int(np.count_nonzero(~np.isfinite(result)))
         for start in range(0, result.size, STRETCH) if self._sums.count else ():
@@ -190,8 +192,8 @@ class _Tensor:
                 if not self._whole:
                     start += self._stretches // self._every * RUN % (stop - start)
                     stop = min(start + RUN, stop)
-                rows = (result, *(stored(source) for source in self._read))
-                self._sums.take([values[start:stop] for values in rows])
+                read = [stored(source, start, stop) for source in self._read]
+                self._sums.take([result[start:stop], *read])
             self._stretches += 1
         self._left -= result.size
         if self._left == 0:

@@ -34,6 +34,7 @@ from recipelang.weights.kernel import (
     SumOf,
     SumsOf,
 )
+from recipelang.weights.sums import added
 
 __all__ = [
     "Accumulator",
@@ -41,7 +42,6 @@ __all__ = [
     "KthAccumulator",
     "RowAccumulator",
     "SumAccumulator",
-    "SumsAccumulator",
     "accumulator",
 ]
 
@@ -53,40 +53,27 @@ KEEP_ALL = 1 << 20
 
 
 class SumAccumulator:
-    """The sum, block after block in order, each block summed in float64."""
+    """One sum, or several that share work. ``totals`` are those of the blocks so far."""
 
-    def __init__(self, statistic: SumOf) -> None:
+    def __init__(self, statistic: SumOf | SumsOf) -> None:
         self.value = statistic.value
+        self.single = isinstance(statistic, SumOf)
         self.result: Result | None = None
-        self._sum = 0.0
+        self.totals: list[float] = []
 
-    def add(self, start: int, values: Floats) -> None:
-        """Take the next block's values."""
-        self._sum += float(np.sum(values, dtype=np.float64))
+    def terms(self, values: Any) -> Iterable[Any]:
+        """What each sum is taken of, from what ``value`` gave."""
+        return (values,) if self.single else values
 
-    def end_pass(self, again: Callable[[int], Floats]) -> None:
-        """The pass is over."""
-        self.result = self._sum
-
-
-class SumsAccumulator:
-    """Several sums, each as :class:`SumAccumulator` takes it."""
-
-    def __init__(self, statistic: SumsOf) -> None:
-        self.value = statistic.value
-        self.result: Result | None = None
-        self._sums: list[float] = []
-
-    def add(self, start: int, values: Iterable[Floats]) -> None:
+    def add(self, start: int, values: Any) -> None:
         """Take the next block's values of every sum."""
-        found = [float(np.sum(one, dtype=np.float64)) for one in values]
-        if self._sums:
-            found = [a + b for a, b in zip(self._sums, found, strict=True)]
-        self._sums = found
+        found = enumerate(self.terms(values))
+        self.totals = [added(self.totals[i] if self.totals else 0.0, v) for i, v in found]
 
     def end_pass(self, again: Callable[[int], Floats]) -> None:
         """The pass is over."""
-        self.result = tuple(self._sums)
+        totals = tuple(self.totals)
+        self.result = (totals[0] if totals else 0.0) if self.single else totals
 
 
 class RowAccumulator:
@@ -149,23 +136,31 @@ class KthAccumulator:
         self._limit = max(elements // 4, KEEP_ALL)
         self._digits: _Digits | None = None
 
+    @property
+    def bracket(self) -> tuple[float, float] | None:
+        """What magnitudes are to be compared with, None where they are counted by digits."""
+        return None if self._digits is not None else (self._low, self._high)
+
     def add(self, start: int, values: Floats) -> None:
         """Take the next block's values."""
         magnitudes = np.abs(values)
-        self._starts.append(start)
         if self._digits is not None:
+            self._starts.append(start)
             self._digits.add(magnitudes)
-            return
-        if self._kept > self._limit:
-            return
-        # Comparing and counting is nearly free; taking elements by a mask is not, so few are taken.
-        above = magnitudes > self._high
-        self._above += int(np.count_nonzero(above))
-        inside = magnitudes >= self._low
-        inside ^= above  # what is above the bracket is also above its lower end
-        kept = magnitudes[inside]
-        self._inside.append(kept)
-        self._kept += kept.size
+        elif self._kept <= self._limit:
+            # Comparing and counting is nearly free; taking elements by a mask is not.
+            above = magnitudes > self._high
+            inside = magnitudes >= self._low
+            inside ^= above  # what is above the bracket is also above its lower end
+            self.add_compared(start, int(np.count_nonzero(above)), magnitudes[inside])
+
+    def add_compared(self, start: int, above: int, inside: Floats) -> None:
+        """Take the next block's: how many magnitudes are above the bracket, and those inside."""
+        self._starts.append(start)
+        self._above += above
+        self._kept += inside.size
+        if self._kept <= self._limit:
+            self._inside.append(inside)
 
     def end_pass(self, again: Callable[[int], Floats]) -> None:
         """The pass is over: the result is there, or one more pass is needed."""
@@ -250,18 +245,14 @@ class _Digits:
         return False
 
 
-Accumulator: TypeAlias = (
-    "SumAccumulator | SumsAccumulator | RowAccumulator | ColumnAccumulator | KthAccumulator"
-)
+Accumulator: TypeAlias = "SumAccumulator | RowAccumulator | ColumnAccumulator | KthAccumulator"
 
 
 def accumulator(statistic: Statistic, shape: tuple[int, ...], sample: Floats | None) -> Accumulator:
     """What collects a statistic over a tensor of this shape."""
     match statistic:
-        case SumOf():
+        case SumOf() | SumsOf():
             return SumAccumulator(statistic)
-        case SumsOf():
-            return SumsAccumulator(statistic)
         case RowSums():
             return RowAccumulator(statistic, shape)
         case ColumnSums():

@@ -3,9 +3,9 @@ threads.
 
 Canonical: names sorted, the header padded to a multiple of eight bytes, the metadata
 ``{"format": "pt"}`` alone; equal tensors give equal bytes. Shards are preallocated and each tensor
-goes to its final place. Every tensor's digest is taken while it is written, and a shard's follows
-from them. A journal beside the shards names the tensors that are complete, so a killed merge goes
-on where it stopped.
+goes to its final place. Every tensor's digest is taken while it is written, or behind it, many at a
+time, where that is faster; a shard's follows from them. A journal beside the shards names the
+tensors that are complete, so a killed merge goes on where it stopped.
 
 Example:
     >>> writer = ModelWriter(folder, {"a": TensorInfo("F32", (2,))})      # doctest: +SKIP
@@ -16,18 +16,28 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipelang.store.artifact import StoredTensor
 from recipelang.store.files import sync, sync_folder, translated
-from recipelang.store.objects import range_digest, shard_digest
+from recipelang.store.objects import shard_digest
+from recipelang.store.ranges import (
+    LANES,
+    Place,
+    lane_digests,
+    lanes_pay,
+    range_digest,
+    range_digests,
+)
 from recipelang.types import TensorInfo
 from recipelang.weights.shards import ShardLayout, layout
 
@@ -72,6 +82,9 @@ class ModelWriter:
         self._layout = layout(self.tensors, max_shard_bytes)
         self._digests: dict[str, str] = {}
         self._hashers: dict[str, Any] = {}
+        self._waiting: dict[str, Place] = {}
+        total = sum(info.bytes for info in self.tensors.values())
+        self._lane_bytes = total // LANES if lanes_pay() else -1
         self._places = {name: (s, s.offsets[name]) for s in self._layout for name in s.tensors}
         self._lock = threading.Lock()
         self._closed = False
@@ -94,18 +107,26 @@ class ModelWriter:
         info = self.tensors[name]
         shard, offset = self._places[name]
         raw: Any = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-        if start == 0:
-            self._hashers[name] = hashlib.sha256()
-        hasher = self._hashers[name]
-        hasher.update(raw)
+        later = info.bytes <= self._lane_bytes
+        if not later:
+            hasher = hashlib.sha256() if start == 0 else self._hashers[name]
+            self._hashers[name] = hasher
+            hasher.update(raw)
         place = offset + start * values.dtype.itemsize
         with translated(self.folder / shard.name):
             _write_all(self._files[shard.name], raw, place)
         if place + raw.size == offset + info.bytes:
-            self._complete(name, hasher.hexdigest())
+            if later:
+                self._complete_later(name, Place(self._files[shard.name], offset, place + raw.size))
+            else:
+                self._complete(name, self._hashers[name].hexdigest())
 
     def finish(self) -> Written:
         """Flush everything to disk and give the table. Every tensor must have been written."""
+        with translated(self.folder), ThreadPoolExecutor(1) as beside:
+            syncing = beside.submit(self._sync)
+            self._complete_waiting()
+            syncing.result()
         missing = [name for name in self.tensors if name not in self._digests]
         empty = [name for name in missing if self.tensors[name].bytes == 0]
         for name in empty:
@@ -113,8 +134,6 @@ class ModelWriter:
         if len(missing) > len(empty):
             raise ValueError(f"{len(missing) - len(empty)} tensors were not written")
         with translated(self.folder):
-            for descriptor in self._files.values():
-                sync(descriptor)
             self.close()
             (self.folder / JOURNAL).unlink()
             sync_folder(self.folder)
@@ -134,8 +153,32 @@ class ModelWriter:
         if self._closed:
             return
         self._closed = True
+        with contextlib.suppress(OSError):
+            self._complete_waiting()
         for descriptor in (*self._files.values(), self._journal):
             os.close(descriptor)
+
+    def _sync(self) -> None:
+        for descriptor in self._files.values():
+            sync(descriptor)
+
+    def _complete_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for name, digest in zip(waiting, range_digests(list(waiting.values())), strict=True):
+            self._complete(name, digest)
+
+    def _complete_later(self, name: str, place: Place) -> None:
+        """Hash what waits once its longest tensor would not be alone for most of the time."""
+        with self._lock:
+            self._waiting[name] = place
+            sizes = [one.bytes for one in self._waiting.values()]
+            if sum(sizes) < LANES * max(sizes):
+                return
+            waiting = sorted(self._waiting.items(), key=lambda item: -item[1].bytes)
+            self._waiting = {}
+        digests = lane_digests([one for _, one in waiting])
+        for (finished, _), digest in zip(waiting, digests, strict=True):
+            self._complete(finished, digest)
 
     def _complete(self, name: str, digest: str) -> None:
         line = json.dumps({"name": name, "digest": digest}) + "\n"

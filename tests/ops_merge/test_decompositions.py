@@ -12,7 +12,7 @@ import pytest
 from recipelang.diagnostics import RecipeError
 from recipelang.ops.registry import lookup
 from recipelang.values import Form
-from recipelang.weights import evaluate
+from recipelang.weights import blocks
 from recipelang.weights.region import Operand, Step, make_step
 from tests.ops_merge import decompositions as reference
 from tests.weights.models import Memory, bits, compute, near, random_model
@@ -239,8 +239,8 @@ def test_fused_is_step_by_step(
 ) -> None:
     """Decompositions inside a region give the bits of steps one by one, for any budget and thread
     count; with blocks so small that matrices are read in several ranges."""
-    monkeypatch.setattr(evaluate, "BLOCK_ELEMENTS", 24)
-    monkeypatch.setattr(evaluate, "RANGE_BLOCKS", 3)
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 24)
+    monkeypatch.setattr(blocks, "RANGE_BLOCKS", 3)
     number = iter(range(9))
 
     def stored(made: Step) -> Memory:

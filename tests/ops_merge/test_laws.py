@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from recipelang.diagnostics import RecipeError
 from recipelang.ops.registry import lookup, verbs
 from recipelang.ops.spec import Operation
-from recipelang.weights import evaluate
+from recipelang.weights import blocks, looks
 from tests.ops_merge.merging import merged, one
 from tests.weights.models import Memory, bits, random_model
 
@@ -147,8 +147,9 @@ def test_a_tensor_of_many_blocks(
     shapes = {"a": (50, 12), "b": (7, 5, 11), "c": (301,), "d": (60, 1)}
     base, *models = (random_model(i, shapes, "F64") for i in range(4))
     whole = apply(tmp_path / "a", verb, models, base, **fields)
-    for name, value in (("BLOCK_ELEMENTS", 40), ("KEEP_ALL", 100), ("SAMPLE_ELEMENTS", 8)):
-        monkeypatch.setattr(evaluate, name, value)
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 40)
+    monkeypatch.setattr(looks, "KEEP_ALL", 100)
+    monkeypatch.setattr(looks, "SAMPLE_ELEMENTS", 8)
     parts = apply(tmp_path / "b", verb, models, base, **fields)
     for name in shapes:
         np.testing.assert_allclose(parts[name], whole[name], rtol=1e-12, atol=1e-15)

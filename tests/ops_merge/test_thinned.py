@@ -85,7 +85,7 @@ def test_masks_do_not_depend_on_blocks(tmp_path: Path, monkeypatch: pytest.Monke
     base, models = family("F32")
     found = []
     for size in (1 << 16, 7):
-        monkeypatch.setattr("recipelang.weights.evaluate.BLOCK_ELEMENTS", size)
+        monkeypatch.setattr("recipelang.weights.blocks.BLOCK_ELEMENTS", size)
         made = step("della-ties-merge", {"inputs": models, "base": (base,)}, density=0.4)
         found.append(compute(made, tmp_path / str(size))[0])
     assert all(bits(found[0][n]) == bits(found[1][n]) for n in SHAPES)

@@ -5,6 +5,7 @@ Run by ``make wheel``; not a test of the suite, since it downloads the core's de
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,8 @@ from recipelang.cli import main
 assert "site-packages" in recipelang.__file__, recipelang.__file__
 assert find_spec("recipelang_torch") and find_spec("recipelang_jax")
 assert find_spec("torch") is None and find_spec("jax") is None
+from recipelang import native
+assert native.library() is not None or not native.FILE.exists()
 assert main(["new", "starter"]) == 0
 assert main(["check", "starter.recipe"]) == 0
 assert "numpy" not in sys.modules, "check imported an array library"
@@ -67,6 +70,7 @@ def main() -> None:
         run([python, "-W", "error", "-c", PROBE], cwd=place)
         names = subprocess.check_output([python, "-m", "zipfile", "-l", str(wheel)], text=True)
         assert "recipelang/grammar/recipe.lark" in names
+        assert "recipelang/native/native.lib" in names or not shutil.which("cc")
         print(f"{wheel.name}: built from the sdist, installed and used outside the checkout")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from recipelang.diagnostics import RecipeError
 from recipelang.ops.registry import lookup
-from recipelang.weights import evaluate
+from recipelang.weights import blocks, looks
 from recipelang.weights.engine import RegionProgress, run_region
 from recipelang.weights.region import Operand, Step, make_step
 from recipelang.weights.writer import ModelWriter
@@ -51,9 +51,9 @@ def chain(store: Any = None) -> tuple[Step, list[Memory]]:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks so small that every tensor has several, and samples are used."""
-    monkeypatch.setattr(evaluate, "BLOCK_ELEMENTS", 500)
-    monkeypatch.setattr(evaluate, "KEEP_ALL", 1000)
-    monkeypatch.setattr(evaluate, "SAMPLE_ELEMENTS", 16)
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 500)
+    monkeypatch.setattr(looks, "KEEP_ALL", 1000)
+    monkeypatch.setattr(looks, "SAMPLE_ELEMENTS", 16)
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -15,7 +15,7 @@ import pytest
 
 from recipelang.ops.spec import SUBJECT, WITH, Model, Typed, operation
 from recipelang.types import ModelType
-from recipelang.weights import evaluate
+from recipelang.weights import blocks
 from recipelang.weights.compatibility import merged_type
 from recipelang.weights.kernel import Load, MatrixKernel, Prepared, Ranges
 from recipelang.weights.needs import needs_statistics, working_bytes
@@ -83,8 +83,8 @@ def test_rows_come_in_whole_blocks(
 ) -> None:
     """Ranges cover the matrix, cut at blocks; rows of the result are asked for a block at a time;
     the facts are kept by tensor."""
-    monkeypatch.setattr(evaluate, "BLOCK_ELEMENTS", 20)
-    monkeypatch.setattr(evaluate, "RANGE_BLOCKS", 4)
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 20)
+    monkeypatch.setattr(blocks, "RANGE_BLOCKS", 4)
     ranges: list[Ranges] = []
     made, base, other = made_of(Busy(), ranges)
     got, stats = compute(made, tmp_path, budget_bytes=budget)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from recipelang.ops.registry import lookup, verbs
-from recipelang.weights import evaluate, report
+from recipelang.weights import blocks, report
 from recipelang.weights.engine import RegionProgress, run_region
 from recipelang.weights.figures import MergeReport, Origin, TensorSums, merge_report, read_report
 from recipelang.weights.region import Operand, Step, make_step
@@ -120,7 +120,7 @@ def test_a_sample_is_near(tmp_path: Path) -> None:
 
 def test_a_sample_covers_rows_and_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs move on, so that every column of a matrix is met, and rows from all its parts."""
-    monkeypatch.setattr(evaluate, "BLOCK_ELEMENTS", 4096)
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 4096)
     monkeypatch.setattr(report, "STRETCH", 4096)
     monkeypatch.setattr(report, "RUN", 128)
     taken: list[Any] = []

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recipelang.diagnostics import RecipeError
-from recipelang.weights import evaluate
+from recipelang.weights import blocks, looks
 from recipelang.weights.region import Step
 from tests.ops_merge import reference
 from tests.weights.models import Memory, bits, compute
@@ -31,9 +31,9 @@ PERMUTED = settings(
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of three rows, so that rows are taken across blocks."""
-    monkeypatch.setattr(evaluate, "BLOCK_ELEMENTS", 15)
-    monkeypatch.setattr(evaluate, "KEEP_ALL", 40)
-    monkeypatch.setattr(evaluate, "SAMPLE_ELEMENTS", 8)
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 15)
+    monkeypatch.setattr(looks, "KEEP_ALL", 40)
+    monkeypatch.setattr(looks, "SAMPLE_ELEMENTS", 8)
 
 
 def family(folder: Path, dtype: str = "BF16") -> tuple[Memory, Memory, Memory, Memory]:

@@ -33,6 +33,7 @@ from recipelang.weights.kernel import (
     Statistic,
     SumsOf,
     Value,
+    on_host,
 )
 from recipelang.weights.kernels.uniform_bits import HALF, half_words, keep_limit, keys
 
@@ -94,7 +95,7 @@ def kept(xp: Any, values: Array, start: int, kth: Kth) -> Array:
         return magnitude >= kth.threshold
     mask = magnitude > kth.threshold
     if xp is not np:  # a cut at `early` would be a program of its own for each place
-        return mask | ((magnitude == kth.threshold) & (xp.arange(len(values)) < early))
+        return mask | ((magnitude == kth.threshold) & (xp.arange(len(values)) < max(0, early)))
     if early > 0:
         mask = xp.concatenate((magnitude[:early] >= kth.threshold, mask[early:]))
     return mask
@@ -189,7 +190,7 @@ def rescaled(thinning: Thinning, value: Value) -> Thinning:
     sum |thinned D| (1 where nothing is left). On the host a mask that the sums were taken with is
     kept, a bit an entry, for the pass that follows."""
     level = len(thinning.levels) + (thinning.model is not None)
-    masks: dict[int, Array] = {}
+    masks: dict[tuple[int, int], Array] = {}
 
     def sums(xp: Any, inputs: Inputs, block: Block, own: Own) -> Iterator[Array]:
         import numpy as np
@@ -201,8 +202,8 @@ def rescaled(thinning: Thinning, value: Value) -> Thinning:
         else:
             mask = thinning.mask(xp, vector, block)
             vector *= mask
-            if xp is np:
-                masks[block.start] = np.packbits(mask)
+            if on_host(xp):
+                masks[block.start, block.stop] = np.packbits(np.asarray(mask))
         yield xp.abs(vector)
 
     def statistics(own: Own) -> tuple[Statistic, ...]:
@@ -211,7 +212,7 @@ def rescaled(thinning: Thinning, value: Value) -> Thinning:
     def thin(xp: Any, vector: Array, block: Block, own: Own) -> Array:
         import numpy as np
 
-        bits = masks.pop(block.start, None)
+        bits = masks.pop((block.start, block.stop), None)
         if bits is None:
             return thinning.thin(xp, vector, block, own)
         vector *= np.unpackbits(bits, count=len(vector)).view(np.bool_)
@@ -237,6 +238,9 @@ def row_ranks(xp: Any, vector: Array, row: int) -> Array:
 
     if row == 1:
         return vector * 0 + 0.5
+    own = getattr(xp, "row_ranks", None)
+    if own is not None:
+        return own(vector, row)
     rows = xp.abs(vector).reshape(-1, row)
     if xp is np and rows.dtype == np.float32:
         ranks = _packed_ranks(rows)
