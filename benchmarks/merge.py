@@ -44,7 +44,6 @@ with open(out, "wb", buffering=0) as file:
     for start in range(0, size, len(buffer)):
         file.write(memoryview(buffer)[: min(len(buffer), size - start)])
     os.fsync(file.fileno())
-os.unlink(out)
 """
 
 
@@ -137,11 +136,13 @@ def rows_of(case: Case, folder: Path, mergekit: Path | None) -> Iterator[tuple[s
     environment = {"RECIPE_STORE": str(store), "PYTHONPATH": f"{ROOT}:{ROOT / 'backends'}"}
     command = [sys.executable, "-m", "recipelang", "run", recipe, "merged"]
     for who, written in (("first run", ""), ("later run", "dtype = bf16")):
+        shutil.rmtree(store / "obj", ignore_errors=True)  # what an equal result would find
         recipe.write_text(text.replace("DTYPE", written))
         yield who, measure(command, folder=folder, environment=environment)
     shutil.rmtree(store)
     paths = [folder / name / "model.safetensors" for name in case.inputs]
     yield "limit", measure([sys.executable, "-c", LIMIT, *paths, folder / "limit"])
+    (folder / "limit").unlink()
 
 
 def _mergekit(case: Case, folder: Path, python: Path) -> Taken:
