@@ -1,6 +1,6 @@
 """Run every benchmark and write its results: ``python -m benchmarks`` (``make bench``).
 
-Needs about 10 GB of free space in the temporary folder and an hour of a quiet machine.
+Needs about 20 GB of free space in the temporary folder and an hour of a quiet machine.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ def main() -> None:
         runs = (
             ["check"],
             ["merge", "--folder", f"{folder}/merge", "--millions", "300", "--rounds", "3"],
+            ["scaling", "--folder", f"{folder}/scaling"],
             ["quickstart"],
             ["domains", "--store", f"{folder}/domains"],
             ["chain", "--folder", f"{folder}/chain"],

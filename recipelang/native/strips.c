@@ -2,9 +2,8 @@
    what one instruction makes is still in the first cache when the next one takes it.
 
    Every instruction is one IEEE 754 operation an element, in the order of the program, without
-   contraction: the results have the bits of the same operations on whole arrays. A sum folds each
-   strip by halves in float64 and adds the strips in order (recipelang/weights/sums.py says the same
-   in numpy).
+   contraction: the results have the bits of the same operations on whole arrays. Sums are in float64
+   and in the order that recipelang/weights/sums.py says, in numpy.
 
    An instruction is a row of OPERATIONS below; its number is its place there. */
 
@@ -171,15 +170,20 @@ DEFINE(before) {
     }
 FINITE(u2, uint16_t) FINITE(u4, uint32_t) FINITE(u8, uint64_t)
 
-/* Add the strip to sum `b`. */
+/* Add the strip to sum `b`: rows of 32 in order, what they give by halves. */
 #define FOLD(half) for (int k = 0; k < (half); k++) folded[k] += folded[k + (half)]
 #define SUM(P, T)                                                                                  \
     DEFINE(P##_sum) {                                                                              \
-        IN(T, a); double folded[STRIP];                                                            \
-        EACH folded[k] = a[k];                                                                     \
-        for (int k = n; k < STRIP; k++) folded[k] = 0;                                             \
-        for (int half = STRIP / 2; half > 8; half /= 2) FOLD(half);                                \
-        FOLD(8); FOLD(4); FOLD(2); FOLD(1);                                                        \
+        IN(T, a); T filled[STRIP]; double folded[32];                                              \
+        if (n < STRIP) {                                                                           \
+            memcpy(filled, a, (size_t)n * sizeof(T));                                              \
+            memset(filled + n, 0, (size_t)(STRIP - n) * sizeof(T));                                \
+            a = filled;                                                                            \
+        }                                                                                          \
+        for (int k = 0; k < 32; k++) folded[k] = a[k];                                             \
+        for (int row = 32; row < STRIP; row += 32)                                                 \
+            for (int k = 0; k < 32; k++) folded[k] += a[row + k];                                  \
+        FOLD(16); FOLD(8); FOLD(4); FOLD(2); FOLD(1);                                              \
         m->sums[i->b] += folded[0];                                                                \
     }
 SUM(f4, float) SUM(f8, double)

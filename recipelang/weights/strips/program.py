@@ -28,6 +28,8 @@ __all__ = ["Found", "Program", "operations"]
 
 INSTRUCTION = struct.Struct("=6idQ")
 DOUBLE = struct.Struct("=d")
+NOWHERE = -1
+"""The register of a node that gives no array."""
 
 
 @cache
@@ -141,8 +143,8 @@ class Program:
                 _instruction(names[node.op], 0, args[0], len(self._failures), word=word)
             )
             self._failures.append(node.failure)
-            self._places[id(node)] = 0
-            return 0
+            self._places[id(node)] = NOWHERE
+            return NOWHERE
         if self._unused:
             place = self._unused.pop()
         else:
