@@ -20,7 +20,7 @@ from pathlib import Path
 __all__ = ["library"]
 
 FILE = Path(__file__).with_name("native.lib")
-VERSION = 1
+VERSION = 2
 """What ``version.c`` says: raised with every change of an interface, so that a library which an
 older checkout built is left aside."""
 
@@ -45,6 +45,9 @@ def library() -> ctypes.CDLL | None:
         )  # fmt: skip
         found.rank_rows.restype = None
         found.rank_rows.argtypes = (pointer, number, number, ctypes.c_float, pointer, pointer)
+        for product in (found.f4_product, found.f8_product):
+            product.restype = None
+            product.argtypes = (pointer, pointer, number, number, number, pointer)
         found.digest_lanes_pay.restype = count
         found.digest_space_bytes.restype = number
         found.digest_ranges.restype = count

@@ -12,6 +12,8 @@ Laws of operations that passes read, each declared in the operation's file:
 - ``idempotent_when_normalized``: the same, where the field ``normalize`` is true.
 - ``moves_tensors``: every tensor of the result is one of an operand, perhaps under another name,
   perhaps scaled (the weight engine reads this one).
+- ``keeps_base``: a tensor that is the base's own in all inputs is that of the result; where they
+  are known to be one tensor it is copied (the weight engine reads this one).
 - ``unit_factor``: with ``factor = 1`` the result is the operand bit for bit.
 
 Laws of merges that tests hold them to, at the operation's own rules (``compat = none``):

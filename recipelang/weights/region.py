@@ -41,6 +41,7 @@ from recipelang.weights.layers import stack_lengths
 from recipelang.weights.metadata import FLOATS, checkpoint_type
 from recipelang.weights.peft_names import weight_of
 from recipelang.weights.rows import Alignment, Place
+from recipelang.weights.sharing import only_one
 from recipelang.weights.tokenizer_files import union_files
 from recipelang.weights.varying import check_patterns, resolve
 from recipelang.weights.vocabulary import only_in
@@ -252,6 +253,10 @@ def _of_step(step: Step, name: str, memo: Memo) -> Source:
         return _in_dtype(source, info, allow)
     named = {(role, i): n for role, i, n in made.named} if isinstance(made, Kernel) else {}
     inputs = _inputs(step, name, memo, named)
+    if "keeps_base" in step.operation.laws and not (isinstance(made, Kernel) and made.model):
+        one = only_one(inputs, made.unread)
+        if one is not None:
+            return Combine(_scaled(1.0), {"of": (one,)}, info, (), allow, step.operation.verb)
     whole: list[Leaf] = []
     for role, index, tensor in made.whole if isinstance(made, Kernel) else ():
         leaf = source_of(step.operands[role][index], tensor, memo)

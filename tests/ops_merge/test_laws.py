@@ -56,6 +56,7 @@ def test_some_merges_declare_each_law() -> None:
     assert len(declaring("homogeneous")) >= 7
     assert len(declaring("permutation_invariant")) >= 8
     assert declaring("endpoints") == ["slerp-merge"]
+    assert len(declaring("keeps_base")) >= 15
 
 
 @pytest.mark.parametrize("verb", declaring("unanimous"))
@@ -63,8 +64,34 @@ def test_some_merges_declare_each_law() -> None:
 def test_equal_models_give_that_model(verb: str, compat: str, tmp_path: Path) -> None:
     """Bit for bit in bfloat16, which the rounding of float32 does not reach."""
     model = random_model(1, SHAPES, "BF16")
-    got = apply(tmp_path, verb, [model] * 3, model, compat=compat)
+    equals = [Memory(model.arrays, model.config) for _ in range(3)]
+    got = apply(tmp_path, verb, equals, model, compat=compat)
     assert all(bits(got[name]) == bits(model.arrays[name]) for name in SHAPES)
+
+
+@pytest.mark.parametrize("verb", declaring("keeps_base"))
+@pytest.mark.parametrize("known", [True, False])
+def test_what_no_input_changed_stays(verb: str, known: bool, tmp_path: Path) -> None:
+    """The base's numbers whether or not it is known that nothing changed; where it is, they are
+    read once and are its bits, a negative zero's too."""
+    base = random_model(1, SHAPES, "F32")
+    base.arrays["model.layers.0.a"][3] = -0.0
+    models = [base if known else Memory(base.arrays, base.config) for _ in range(3)]
+    got = apply(tmp_path, verb, models, base)
+    for name, array in base.arrays.items():
+        np.testing.assert_array_equal(got[name], array)
+        if known:
+            assert bits(got[name]) == bits(array)
+            assert base.counts[name] == array.size
+
+
+@pytest.mark.parametrize("verb", declaring("keeps_base"))
+def test_what_is_copied_is_looked_at(verb: str, tmp_path: Path) -> None:
+    """Infinities and NaN stop the merge also where nothing is computed with them."""
+    base = random_model(1, SHAPES, "F32")
+    base.arrays["model.layers.0.a"][3] = np.nan
+    with pytest.raises(RecipeError, match=r"E0620.*`model\.layers\.0\.a`"):
+        apply(tmp_path, verb, [base] * 3, base)
 
 
 @pytest.mark.parametrize("verb", declaring("homogeneous"))

@@ -33,7 +33,7 @@ from recipelang.weights.kernels.thinning import Thinning, between, entries
     kind="weights",
     result="Model",
     origin="base",
-    laws=("permutation_invariant", "ignores_zero_weight"),
+    laws=("permutation_invariant", "ignores_zero_weight", "keeps_base"),
     include=merging,
     result_type=summed_result,
     cost=thinned_cost(levels=1),

@@ -36,7 +36,7 @@ from recipelang.weights.kernels.thinning import Thinning, at_random
     kind="weights",
     result="Model",
     origin="base",
-    laws=("ignores_zero_weight",),
+    laws=("ignores_zero_weight", "keeps_base"),
     include=merging,
     result_type=elected_result,
     cost=thinned_cost(levels=0),

@@ -45,7 +45,7 @@ def della_result(typed: Typed) -> ModelType:
     kind="weights",
     result="Model",
     origin="base",
-    laws=("ignores_zero_weight",),
+    laws=("ignores_zero_weight", "keeps_base"),
     include=merging,
     result_type=della_result,
     cost=thinned_cost(levels=0),

@@ -50,7 +50,7 @@ def iso_cost(typed: Typed) -> Cost:
     result="Model",
     origin="base",
     determinism="repeatable",
-    laws=("permutation_invariant", "ignores_zero_weight"),
+    laws=("permutation_invariant", "ignores_zero_weight", "keeps_base"),
     include=merging,
     result_type=iso_result,
     cost=iso_cost,

@@ -31,7 +31,7 @@ def magmax_cost(typed: Typed) -> Cost:
     kind="weights",
     result="Model",
     origin="base",
-    laws=("permutation_invariant", "unanimous", "homogeneous"),
+    laws=("permutation_invariant", "unanimous", "homogeneous", "keeps_base"),
     include=merging,
     result_type=merged_type,
     cost=magmax_cost,

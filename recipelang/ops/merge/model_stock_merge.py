@@ -44,7 +44,7 @@ def model_stock_cost(typed: Typed) -> Cost:
     kind="weights",
     result="Model",
     origin="base",
-    laws=("permutation_invariant", "unanimous", "homogeneous"),
+    laws=("permutation_invariant", "unanimous", "homogeneous", "keeps_base"),
     include=merging,
     result_type=model_stock_result,
     cost=model_stock_cost,

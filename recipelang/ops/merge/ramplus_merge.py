@@ -33,7 +33,7 @@ def ramplus_cost(typed: Typed) -> Cost:
     kind="weights",
     result="Model",
     origin="base",
-    laws=("permutation_invariant", "unanimous"),
+    laws=("permutation_invariant", "unanimous", "keeps_base"),
     include=merging,
     result_type=merged_type,
     cost=ramplus_cost,

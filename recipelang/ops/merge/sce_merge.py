@@ -55,7 +55,7 @@ def sce_cost(typed: Typed) -> Cost:
     kind="weights",
     result="Model",
     origin="base",
-    laws=("permutation_invariant", "unanimous", "homogeneous"),
+    laws=("permutation_invariant", "unanimous", "homogeneous", "keeps_base"),
     include=merging,
     result_type=sce_result,
     cost=sce_cost,

@@ -37,7 +37,7 @@ def task_arithmetic_cost(typed: Typed) -> Cost:
     kind="weights",
     result="Model",
     origin="base",
-    laws=("permutation_invariant", "ignores_zero_weight"),
+    laws=("permutation_invariant", "ignores_zero_weight", "keeps_base"),
     include=merging,
     result_type=summed_result,
     cost=task_arithmetic_cost,

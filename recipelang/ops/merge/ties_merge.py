@@ -53,7 +53,7 @@ def ties_result(typed: Typed) -> ModelType:
     kind="weights",
     result="Model",
     origin="base",
-    laws=("permutation_invariant", "ignores_zero_weight"),
+    laws=("permutation_invariant", "ignores_zero_weight", "keeps_base"),
     include=merging,
     result_type=ties_result,
     cost=thinned_cost(levels=1),

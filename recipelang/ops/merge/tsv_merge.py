@@ -57,7 +57,7 @@ def tsv_cost(typed: Typed) -> Cost:
     result="Model",
     origin="base",
     determinism="repeatable",
-    laws=("permutation_invariant", "ignores_zero_weight"),
+    laws=("permutation_invariant", "ignores_zero_weight", "keeps_base"),
     include=merging,
     result_type=tsv_result,
     cost=tsv_cost,

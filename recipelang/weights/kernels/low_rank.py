@@ -9,8 +9,8 @@ the weight is stored (in, out):
   brought to the length that m gives it; a row of zeros stays zeros.
 - biases: b' = b + s d.
 
-All of it is float32 (float64 for F64 weights). Each number of B A is one dot product of length
-rank; norms are summed in float64.
+All of it is float32 (float64 for F64 weights). Each number of B A is the sum of ``rank`` products
+in order, on the host with one rounding an operation; norms are summed in float64.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from recipelang.weights.kernel import (
     Inputs,
     Kernel,
     Results,
+    on_host,
 )
 
 __all__ = ["WHOLE", "changed"]
@@ -54,7 +55,7 @@ def changed(role: str, change: Change, share: float = 1.0) -> Kernel | Copy:
             return start + inputs[WHOLE][0][block.start : block.stop] * factor
         if not change.a:
             return start
-        total = _product(change, inputs[WHOLE], block)
+        total = _product(xp, change, inputs[WHOLE], block)
         total *= factor
         total += start
         return total
@@ -83,12 +84,15 @@ def changed(role: str, change: Change, share: float = 1.0) -> Kernel | Copy:
     )
 
 
-def _product(change: Change, whole: tuple[Array, ...], block: Block) -> Array:
+def _product(xp: Any, change: Change, whole: tuple[Array, ...], block: Block) -> Array:
     """The block's elements of B A, or of its transpose, flattened."""
+    from recipelang.weights.strips.products import thin_product
+
     a, b = whole[:2]
     columns = block.shape[-1]
     first, last = block.start // columns, -(-block.stop // columns)
-    rows = a[:, first:last].T @ b.T if change.transposed else b[first:last] @ a
+    left, right = (a[:, first:last].T, b.T) if change.transposed else (b[first:last], a)
+    rows = thin_product(left, right) if on_host(xp) else left @ right
     return rows.reshape(-1)[block.start - first * columns : block.stop - first * columns]
 
 

@@ -1,0 +1,46 @@
+"""Which operands' tensors are known to be one: the same of one checkpoint, that of a model and of
+the same model with an adapter which leaves it alone, and equal digests in the store.
+
+Nothing is read for that. A fine-tune with LoRA shares its embedding with its base, for example.
+
+Example: ``only_one({"inputs": (a, b), "base": (base,)}, frozenset())`` gives the source, or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from recipelang.weights.adapted import Adapted
+from recipelang.weights.expression import Leaf, Source
+from recipelang.weights.stored import StoredModel
+
+__all__ = ["only_one"]
+
+
+def only_one(
+    inputs: Mapping[str, tuple[Source | None, ...]], unread: frozenset[tuple[str, int]]
+) -> Source | None:
+    """The one tensor that all operands are, but those that are not read; None where there is
+    another, or where one has none."""
+    read = [
+        source
+        for role, sources in inputs.items()
+        for i, source in enumerate(sources)
+        if (role, i) not in unread
+    ]
+    first = read[0] if read else None
+    if first is None or any(one is None or _identity(one) != _identity(first) for one in read):
+        return None
+    return first
+
+
+def _identity(source: Source) -> object:
+    if not isinstance(source, Leaf):
+        return id(source)
+    checkpoint = source.checkpoint
+    while isinstance(checkpoint, Adapted) and source.name not in checkpoint.step.changes:
+        checkpoint = checkpoint.base
+    if isinstance(checkpoint, StoredModel):
+        row = checkpoint.manifest.tensors[source.name]
+        return row.digest, row.dtype, row.shape
+    return id(checkpoint), source.name
