@@ -48,6 +48,8 @@ __all__ = ["Evaluation", "ModelResults", "Read"]
 
 QUIETLY = np.errstate(divide="ignore", over="ignore", invalid="ignore")
 """Infinities and NaN are found by looking at what was read and made, not by numpy's warnings."""
+FEW_LEAVES = 4
+"""Of more stored tensors than these, blocks are smaller: what is in memory stays the same."""
 WHERE = "find out where they come from"
 ALLOWED = f"{WHERE}; `nonfinite = allow` merges them as they are"
 
@@ -87,10 +89,12 @@ class Evaluation:
         self._means: dict[int, NDArray[Any]] = {}
         self._recent: dict[int, tuple[Block, NDArray[Any]]] = {}
         self._hold = hold
+        nodes = (node for source in sources for node in walk(source))
+        leaves = {id(node): node for node in nodes if isinstance(node, Leaf)}
+        self._at_once = max(1, arrays.blocks_at_once * FEW_LEAVES // max(FEW_LEAVES, len(leaves)))
         if hold:
-            for node in (n for source in sources for n in walk(source)):
-                if isinstance(node, Leaf) and id(node) not in self._held:
-                    self._held[id(node)] = _Held(self._load(node, 0, node.info.elements))
+            for key, leaf in leaves.items():
+                self._held[key] = _Held(self._load(leaf, 0, leaf.info.elements))
 
     def blocks(
         self, source: Source, watch: Watch | None = None
@@ -139,7 +143,7 @@ class Evaluation:
     def _blocks(self, info: TensorInfo) -> Iterable[Block]:
         if self._arrays.whole:
             return (Block(0, info.elements, info.shape),)
-        return blocks_of(info, at_once=self._arrays.blocks_at_once)
+        return blocks_of(info, at_once=self._at_once)
 
     def _load(self, leaf: Leaf, start: int, stop: int) -> Array:
         return self._arrays.load(partial(self._read, leaf), leaf.info.dtype, start, stop)

@@ -1,4 +1,4 @@
-"""Products of thin matrices: exact sums within their rounding, the same bits without the library."""
+"""Products of thin matrices: exact within their rounding, the same bits without the library."""
 
 from __future__ import annotations
 
