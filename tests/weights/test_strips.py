@@ -14,9 +14,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from recipelang.native import library
-from recipelang.weights.kernel import Block, KthMagnitude, SumOf, SumsOf
+from recipelang.types import TensorInfo
+from recipelang.weights.arrays import HOST
+from recipelang.weights.blocks import blocks_of
+from recipelang.weights.kernel import Block, ColumnSums, Inputs, KthMagnitude, SumOf, SumsOf
 from recipelang.weights.kernels.thinning import row_ranks
 from recipelang.weights.kernels.uniform_bits import half_words, keys
+from recipelang.weights.looks import Look, take_level
 from recipelang.weights.statistics import KthAccumulator, SumAccumulator
 from recipelang.weights.strips.arrays import STRIPS
 from recipelang.weights.strips.lazy import XP, Lazy, checked, concrete, convert, of
@@ -111,8 +115,6 @@ def test_every_16_bit_number_is_converted_as_numpy_does(dtype: np.dtype[Any]) ->
 @pytest.mark.parametrize("wide", [F4, F8], ids=str)
 def test_numbers_are_rounded_once(stored: str, wide: np.dtype[Any]) -> None:
     """From float64 to 16 bits too."""
-    from recipelang.weights.arrays import HOST
-
     values = np.concatenate([draws(3000, wide), np.ldexp(draws(3000, wide), -20)])
     with np.errstate(all="ignore"):
         if not (stored == "F64" and wide == F4):
@@ -145,6 +147,27 @@ def test_sums_have_one_order(size: int, dtype: np.dtype[Any], pieces: int) -> No
     add([one, two], {"x": (of(values),)}, Block(0, size, (size,)), cut)
     assert one.totals == [expected]
     assert two.totals == [expected, float(np.count_nonzero(values > 0))]
+
+
+def test_sums_of_columns_have_one_order() -> None:
+    """Block by block of numpy's, however many are computed at once."""
+    info = TensorInfo("F32", (1500, 300))
+    values = draws(info.elements, seed=3)
+    values[~np.isfinite(values) | (abs(values) > 9)] = 1
+    statistic = ColumnSums(lambda xp, inputs, block: inputs["x"][0] * inputs["x"][0])
+    found: list[Any] = []
+    for arrays in (HOST, STRIPS):
+
+        def inputs(block: Block) -> Inputs:
+            return {"x": (of(values[block.start : block.stop]),)}
+
+        def few(block: Block) -> Inputs:
+            return {"x": (values[block.start : block.stop],)}
+
+        blocks = tuple(blocks_of(info, at_once=arrays.blocks_at_once))
+        look = Look(info, arrays, blocks, few if arrays is HOST else inputs, few)
+        found += take_level(look, (statistic,))
+    same(found[1], found[0])
 
 
 def test_a_sum_is_close_to_the_exact_one() -> None:

@@ -9,7 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from recipelang.weights.kernel import Block, Inputs
-from recipelang.weights.statistics import Accumulator, KthAccumulator, SumAccumulator
+from recipelang.weights.statistics import (
+    Accumulator,
+    ColumnAccumulator,
+    KthAccumulator,
+    SumAccumulator,
+)
 from recipelang.weights.strips.lazy import XP, Lazy, concrete, convert, of, wrapped
 from recipelang.weights.strips.program import Program
 
@@ -20,7 +25,8 @@ def add(
     accumulators: Sequence[Accumulator], inputs: Inputs, block: Block,
     pieces: Sequence[tuple[int, int]],
 ) -> None:  # fmt: skip
-    """Have each take a block, whose sums begin anew with each of the ``pieces`` of it."""
+    """Have each take a block, whose sums begin anew with each of the ``pieces`` of it: numpy's
+    blocks."""
     sums: list[Lazy] = []
     totals: list[float] = []
     brackets: list[tuple[Lazy, float, float]] = []
@@ -36,17 +42,21 @@ def add(
         elif isinstance(one, KthAccumulator) and one.bracket is not None:
             compared.append(one)
             brackets.append((_node(values), *one.bracket))
+        elif isinstance(one, ColumnAccumulator):
+            found = concrete(values)
+            for first, last in pieces:
+                one.add(block.start + first, found[first:last])
         else:
             one.add(block.start, concrete(values))
     if not sums and not brackets:
         return
-    found = Program(sums=sums, brackets=brackets).run(
+    ran = Program(sums=sums, brackets=brackets).run(
         block.stop - block.start, pieces=pieces, totals=totals
     )
-    results = iter(found.sums)
+    results = iter(ran.sums)
     for adder, count in summed:
         adder.totals = [next(results) for _ in range(count)]
-    for comparer, (above, inside) in zip(compared, found.brackets, strict=True):
+    for comparer, (above, inside) in zip(compared, ran.brackets, strict=True):
         comparer.add_compared(block.start, above, inside)
 
 
