@@ -240,3 +240,55 @@ def test_an_array_of_numpys_takes_a_lazy_one_in_place() -> None:
     same(total, np.full(4, 3, F4))
     same(np.float32(2) * of(array), np.full(4, 2, F4))
     assert array.tolist() == [1, 1, 1, 1]
+
+
+def test_an_assignment_keeps_the_dtype() -> None:
+    """As numpy's does: what is wider is rounded, what is of another kind is refused."""
+    values = draws(3000)
+    x, lazy = values.copy(), of(values)
+    with np.errstate(all="ignore"):
+        x *= np.float64(0.1)
+        x += draws(3000, F8, seed=5)
+    lazy *= np.float64(0.1)
+    lazy += of(draws(3000, F8, seed=5))
+    same(lazy, x)
+    array = np.ones(3000, F4)
+    array -= of(np.full(3000, 1e-9))
+    same(array, np.ones(3000, F4))
+    counts = of(np.ones(3, np.uint8))
+    with pytest.raises(TypeError, match="float32"):
+        counts *= of(np.ones(3, F4))
+
+
+def test_a_lazy_array_is_as_true_as_numpys() -> None:
+    """The truth of its element, of several there is none."""
+    assert not (of(np.ones(1, F4)) > 1)
+    with pytest.raises(ValueError, match="ambiguous"):
+        bool(of(np.zeros(2, F4)))
+
+
+def test_powers_of_other_arrays() -> None:
+    """Squares are products, other powers are numpy's."""
+    x = np.array([1, 2, 3], F4)
+    same(of(x) ** of(x), x**x)
+    same(of(x) ** np.float64(2), x ** np.float64(2))
+    same(of(x.astype(np.uint8)) ** 2.0, x.astype(np.uint8) ** 2.0)
+
+
+def test_a_copy_is_one() -> None:
+    """A node never changes with an array that was made of it."""
+    node = of(np.ones(3, F4)) * 2
+    copy = np.array(node)
+    copy += 1
+    same(node, np.full(3, 2, F4))
+
+
+def test_arrays_stand_in_memory_as_the_library_reads_them() -> None:
+    """At addresses of their dtype, one element behind the other."""
+    odd = np.empty(4 * 5000 + 1, np.uint8)[1:].view(F4)
+    odd[:] = draws(5000)
+    node = of(odd)
+    assert node.value is not None
+    assert node.value.flags.aligned
+    apart = np.repeat(draws(600), 2)[::2]
+    same(XP.row_ranks(apart, 300), row_ranks(np, apart.copy(), 300))

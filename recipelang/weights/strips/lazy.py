@@ -53,6 +53,10 @@ def _operator(name: str, *, reflected: bool = False) -> Callable[[Any, Any], Any
     return lambda self, other: _binary(name, self, other)
 
 
+def _assignment(name: str) -> Callable[[Any, Any], Any]:
+    return lambda self, other: _assigned(_binary(name, self, other), self.dtype)
+
+
 class Lazy:
     """A 1-D array of ``length`` elements: the instruction that gives it from its ``args``. One that
     stands in memory is a "load" of its ``value``; "same" is another node under another dtype."""
@@ -82,17 +86,27 @@ class Lazy:
     def __len__(self) -> int:
         return self.length
 
+    def __bool__(self) -> bool:
+        return bool(concrete(self))
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        found: NDArray[Any] = np.asarray(concrete(self), dtype)
+        found: NDArray[Any] = np.array(concrete(self), dtype, copy=copy)
         return found
 
     def __array_ufunc__(self, ufunc: Any, method: str, *args: Any, **named: Any) -> Any:
         """What numpy asks where one of its arrays meets a lazy one, ``array += lazy`` included."""
         name = NAMES.get(ufunc)
-        if name is not None and method == "__call__" and len(args) == 2:
-            return _binary(name, *args)
-        named.pop("out", None)
-        return getattr(ufunc, method)(*map(concrete, args), **named)
+        out = named.pop("out", (None,))[0]
+        if name is not None and method == "__call__" and not named:
+            found = _binary(name, *args)
+        else:
+            found = getattr(ufunc, method)(*map(concrete, args), **named)
+        if out is None:
+            return found
+        if out is args[0]:
+            return _assigned(found, out.dtype)
+        out[...] = concrete(found)
+        return out
 
     def __getitem__(self, key: Any) -> Any:
         return concrete(self)[key]
@@ -114,7 +128,9 @@ class Lazy:
         return Lazy("u1_xor_vn", (self,), BOOL, self.length, number=1)
 
     def __pow__(self, exponent: Any) -> Array:
-        return self * self if exponent == 2 else wrapped(concrete(self) ** exponent)
+        if _is_number(exponent) and exponent == 2 and self.dtype in (F4, F8):
+            return self * self
+        return wrapped(concrete(self) ** concrete(exponent))
 
     __hash__ = object.__hash__
     __add__, __radd__ = _operator("add"), _operator("add", reflected=True)
@@ -124,6 +140,9 @@ class Lazy:
     __and__, __rand__ = _operator("and"), _operator("and", reflected=True)
     __or__, __ror__ = _operator("or"), _operator("or", reflected=True)
     __xor__, __rxor__ = _operator("xor"), _operator("xor", reflected=True)
+    __iadd__, __isub__ = _assignment("add"), _assignment("sub")
+    __imul__, __itruediv__ = _assignment("mul"), _assignment("div")
+    __iand__, __ior__, __ixor__ = _assignment("and"), _assignment("or"), _assignment("xor")
     __gt__, __ge__ = _operator("gt"), _operator("ge")
     __lt__, __le__ = _operator("lt"), _operator("le")
     __eq__, __ne__ = _operator("eq"), _operator("ne")
@@ -153,7 +172,7 @@ def of(array: Any) -> Lazy:
     if isinstance(array, Lazy):
         return array
     node = Lazy("load", (), array.dtype, array.size)
-    node.value = np.ascontiguousarray(array)
+    node.value = np.require(array, requirements=("C", "A"))
     return node
 
 
@@ -214,6 +233,15 @@ def _binary(name: str, a: Any, b: Any) -> Any:
         with np.errstate(all="ignore"):
             return wrapped(FUNCTIONS[name](concrete(a), concrete(b)))
     return found
+
+
+def _assigned(found: Any, dtype: np.dtype[Any]) -> Any:
+    """What was found, under the dtype of the array that it is assigned to."""
+    if found.dtype == dtype:
+        return found
+    if not np.can_cast(found.dtype, dtype, "same_kind"):
+        raise TypeError(f"{found.dtype} is not assigned to an array of {dtype}")
+    return wrapped(convert(found, dtype))
 
 
 def _noted(name: str, a: Any, b: Any) -> Lazy | None:
@@ -337,7 +365,7 @@ class Namespace:
         values = concrete(x)
         if row < SHORTEST or values.dtype != F4:
             return wrapped(row_ranks(np, values, row))
-        return of(rank_rows(values, row))
+        return of(rank_rows(np.ascontiguousarray(values), row))
 
     def half_words(self, key: tuple[int, int], start: int, stop: int) -> Any:
         """See :mod:`recipelang.weights.kernels.uniform_bits`."""
