@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recipelang.diagnostics import RecipeError
 from recipelang.store.artifact import StoredTensor
 from recipelang.store.files import sync, sync_folder, translated
 from recipelang.store.objects import shard_digest
@@ -156,7 +157,7 @@ class ModelWriter:
         if self._closed:
             return
         self._closed = True
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RecipeError):
             self._complete_waiting()
         for descriptor in (*self._files.values(), self._journal):
             os.close(descriptor)
@@ -188,7 +189,8 @@ class ModelWriter:
         with self._lock:
             self._hashers.pop(name, None)
             self._digests[name] = digest
-            os.write(self._journal, line.encode())
+            with translated(self.folder / JOURNAL):
+                os.write(self._journal, line.encode())
 
     def _open_shard(self, shard: ShardLayout) -> int:
         descriptor = os.open(self.folder / shard.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

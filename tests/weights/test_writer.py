@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from recipelang.diagnostics import RecipeError
 from recipelang.store.objects import hash_object
+from recipelang.store.ranges import Place
 from recipelang.types import TensorInfo
 from recipelang.weights.shards import index_json, layout
 from recipelang.weights.writer import JOURNAL, ModelWriter
@@ -130,3 +133,21 @@ def test_empty_tensors_and_tables(tmp_path: Path) -> None:
             assert written.tensors[name].digest == hashlib.sha256().hexdigest()
         named.add(shard.digest)
     assert len(named) == 6
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_told_of_where_the_journal_meets_it(tmp_path: Path) -> None:
+    """Shards have their room from the start, so the journal is what does not fit; closing says
+    nothing and leaves no file open, though tensors wait for their digests."""
+    writer = ModelWriter(tmp_path, TABLE)
+    writer._lane_bytes = -1
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, writer._journal)
+    os.close(full)
+    with pytest.raises(RecipeError, match="full") as found:
+        write(writer, "t0")
+    assert found.value.diagnostics[0].code == "E0852"
+    writer._waiting["t1"] = Place(writer._files["model.safetensors"], 0, 8)
+    writer.close()
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(writer._journal)
