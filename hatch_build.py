@@ -50,7 +50,11 @@ def _compile(sources: list[Path], library: Path) -> bool:
     made = library.with_suffix(f".{os.getpid()}.lib")
     for extra in ([EXTRA], []):
         command = [*compiler.split(), *FLAGS.split(), *extra, *map(str, sources), "-o", str(made)]
-        if subprocess.run([*command, "-lm"], check=False, capture_output=True).returncode == 0:
+        try:
+            done = subprocess.run([*command, "-lm"], check=False, capture_output=True)
+        except OSError:  # `CC` names what cannot be run
+            return False
+        if done.returncode == 0:
             made.replace(library)
             return True
     return False
