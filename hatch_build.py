@@ -35,7 +35,9 @@ class Native(BuildHookInterface[Any]):
         if os.environ.get("RECIPELANG_NATIVE") == "0":
             return
         if not _compile(sorted(folder.glob("*.c")), library):
-            self.app.display_warning("no C compiler: recipelang is installed without native code")
+            self.app.display_warning(
+                "recipelang is installed without native code: no C compiler could build it"
+            )
             return
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["pure_python"] = False

@@ -21,14 +21,16 @@ __all__ = ["library"]
 
 FILE = Path(__file__).with_name("native.lib")
 VERSION = 2
-"""What ``version.c`` says: raised with every change of an interface, so that a library which an
-older checkout built is left aside."""
+"""What ``version.c`` says: raised with every change of an interface or of results, so that a library
+which an older checkout built is left aside."""
 
 
 @cache
 def library() -> ctypes.CDLL | None:
     """The library, or None where it was not built, is from another version, or is not wanted."""
-    if os.environ.get("RECIPELANG_NATIVE") == "0" or sys.byteorder != "little":
+    if os.environ.get("RECIPELANG_NATIVE") == "0":
+        return None
+    if sys.byteorder != "little" or sys.maxsize < 1 << 32:  # addresses are packed in eight bytes
         return None
     pointer, number, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
     try:
