@@ -21,8 +21,8 @@ __all__ = ["library"]
 
 FILE = Path(__file__).with_name("native.lib")
 VERSION = 2
-"""What ``version.c`` says: raised with every change of an interface or of results, so that a library
-which an older checkout built is left aside."""
+"""What ``version.c`` says: raised with every change of an interface or of results, so that a
+library which an older checkout built is left aside."""
 
 
 @cache
