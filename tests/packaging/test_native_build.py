@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from recipelang.native import library
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,3 +34,11 @@ def test_a_compiler_that_does_not_run(
     sources = sorted((ROOT / "recipelang" / "native").glob("*.c"))
     assert module._compile(sources, tmp_path / "native.lib") is False
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(
+    not os.environ.get("CI") or not shutil.which("cc"), reason="asked of a full installation"
+)
+def test_the_compiled_part_was_built() -> None:
+    """Else the tests that compare it with numpy would be skipped unseen."""
+    assert library() is not None
