@@ -36,7 +36,6 @@ from recipelang.store.ranges import (
     Place,
     lane_digests,
     lanes_pay,
-    range_digest,
     range_digests,
 )
 from recipelang.types import TensorInfo
@@ -121,7 +120,7 @@ class ModelWriter:
             _write_all(self._files[shard.name], raw, place)
         if place + raw.size == offset + info.bytes:
             if later:
-                self._complete_later(name, Place(self._files[shard.name], offset, place + raw.size))
+                self._complete_later(name, self._place(name))
             else:
                 self._complete(name, self._hashers[name].hexdigest())
 
@@ -180,7 +179,8 @@ class ModelWriter:
                 return
             waiting = sorted(self._waiting.items(), key=lambda item: -item[1].bytes)
             self._waiting = {}
-        digests = lane_digests([one for _, one in waiting])
+        with translated(self.folder):
+            digests = lane_digests([one for _, one in waiting])
         for (finished, _), digest in zip(waiting, digests, strict=True):
             self._complete(finished, digest)
 
@@ -209,9 +209,11 @@ class ModelWriter:
         lines = path.read_bytes().split(b"\n") if path.exists() else []
         kept = [self._stamp.encode()]
         if lines and lines[0] == kept[0]:
-            for line in lines[1:-1]:  # what follows the last line break was cut off
-                name, digest = _journal_row(line)
-                if name in self.tensors and self._digest_on_disk(name) == digest:
+            rows = [(*_journal_row(line), line) for line in lines[1:-1]]  # the rest was cut off
+            rows = [row for row in rows if row[0] in self.tensors]
+            found = range_digests([self._place(name) for name, _, _ in rows])
+            for (name, digest, line), on_disk in zip(rows, found, strict=True):
+                if digest == on_disk:
                     self._digests[name] = digest
                     kept.append(line)
         descriptor = os.open(
@@ -220,9 +222,9 @@ class ModelWriter:
         os.write(descriptor, b"\n".join(kept) + b"\n")
         return descriptor
 
-    def _digest_on_disk(self, name: str) -> str:
+    def _place(self, name: str) -> Place:
         shard, start = self._places[name]
-        return range_digest(self._files[shard.name], start, start + self.tensors[name].bytes)
+        return Place(self._files[shard.name], start, start + self.tensors[name].bytes)
 
 
 def _write_all(descriptor: int, data: Any, offset: int) -> None:
