@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from recipelang.weights.arrays import BUDGET_BYTES, HOST, Arrays, ReadRange
 from recipelang.weights.kernel import Array
 from recipelang.weights.numbers import FLOATS, narrow, numpy_dtype
-from recipelang.weights.strips.lazy import XP, Lazy, checked, concrete, convert
+from recipelang.weights.strips.lazy import XP, Lazy, checked, concrete, convert, converts
 from recipelang.weights.strips.program import Program, operations
 
 __all__ = ["STRIPS", "StripArrays", "host"]
@@ -60,10 +60,9 @@ class StripArrays:
 
     def narrow(self, wide: Array, dtype: str) -> Array:
         """See :func:`recipelang.weights.numbers.narrow`."""
-        if isinstance(wide, Lazy) and f"{wide.dtype.str[1:]}_{_kind(dtype)}" in operations():
-            return convert(wide, numpy_dtype(dtype))
-        if wide.dtype == numpy_dtype(dtype):
-            return wide
+        wanted = numpy_dtype(dtype)
+        if wide.dtype == wanted or (isinstance(wide, Lazy) and converts(wide.dtype, wanted)):
+            return convert(wide, wanted)
         return narrow(concrete(wide), dtype)
 
     def checked(self, stored: Array, dtype: str, failure: Callable[[], Exception]) -> Array:
@@ -73,10 +72,6 @@ class StripArrays:
     def computing(self) -> AbstractContextManager[None]:
         """Nothing to set."""
         return nullcontext()
-
-
-def _kind(dtype: str) -> str:
-    return {"BF16": "bf", "F16": "f2", "F32": "f4", "F64": "f8"}.get(dtype, "")
 
 
 STRIPS: Arrays = StripArrays()

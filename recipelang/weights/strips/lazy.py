@@ -28,7 +28,7 @@ from recipelang.weights.kernels.thinning import row_ranks
 from recipelang.weights.strips.program import Program, operations
 from recipelang.weights.strips.ranks import SHORTEST, rank_rows
 
-__all__ = ["XP", "Lazy", "Namespace", "checked", "concrete", "convert", "of", "wrapped"]
+__all__ = ["XP", "Lazy", "Namespace", "checked", "concrete", "convert", "converts", "of", "wrapped"]
 
 F4, F8, U1, U2 = (np.dtype(name) for name in ("f4", "f8", "u1", "u2"))
 BOOL, BF16, F16 = np.dtype("?"), np.dtype(ml_dtypes.bfloat16), np.dtype("f2")
@@ -40,6 +40,7 @@ FUNCTIONS = {
     "lt": np.less, "le": np.less_equal, "eq": np.equal, "ne": np.not_equal,
     "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "copysign": np.copysign,
 }  # fmt: skip
+UNARY: dict[str, Callable[[Any], Any]] = {"abs": np.abs, "neg": np.negative, "sqrt": np.sqrt}
 NAMES = {function: name for name, function in FUNCTIONS.items()}
 COMPARISONS = frozenset({"gt", "ge", "lt", "le", "eq", "ne"})
 SWAPPED = {"gt": "lt", "ge": "le", "lt": "gt", "le": "ge"}
@@ -206,18 +207,22 @@ def convert(array: Any, dtype: np.dtype[Any]) -> Any:
     """The elements in another dtype, rounded once; of no array that stands in memory it is a
     view."""
     source = array.dtype
-    name = f"{KINDS.get(source)}_{KINDS.get(dtype)}"
     if not isinstance(array, Lazy):
-        if name not in operations() and source != dtype:
+        if source != dtype and not converts(source, dtype):
             return array.astype(dtype)
         array = of(array)
     if source == dtype:
         return array
     if source == BOOL and dtype == U1:
         return Lazy("same", (array,), U1, array.length)
-    if name not in operations():
+    if not converts(source, dtype):
         return concrete(array).astype(dtype)
-    return Lazy(name, (array,), dtype, array.length)
+    return Lazy(f"{KINDS[source]}_{KINDS[dtype]}", (array,), dtype, array.length)
+
+
+def converts(source: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
+    """Whether there is an instruction from one dtype to another, which rounds once."""
+    return f"{KINDS.get(source)}_{KINDS.get(dtype)}" in operations()
 
 
 def _unary(name: str, array: Any) -> Any:
@@ -287,9 +292,6 @@ def _with_number(name: str, kind: str, array: Any, number: float) -> Lazy | None
             return node
     result = BOOL if name in COMPARISONS else dtype
     return Lazy(op, (node,), result, node.length, number=float(number))
-
-
-UNARY: dict[str, Callable[[Any], Any]] = {"abs": np.abs, "neg": np.negative, "sqrt": np.sqrt}
 
 
 class Namespace:
