@@ -27,7 +27,7 @@ from recipelang.backend import (
 )
 from recipelang.types import TensorInfo
 from recipelang.weights.checkpoint import Checkpoint
-from recipelang_torch import loop, models, shard
+from recipelang_torch import loop, memory, models, shard
 from recipelang_torch.decode import Model
 from recipelang_torch.weights import WeightArrays
 
@@ -77,4 +77,6 @@ class TorchBackend:
 
 def backend() -> Backend:
     """The backend object."""
+    if shard.place().type == "cpu":
+        memory.keep()
     return TorchBackend()

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from recipelang.data.batch import Batch
-from recipelang_torch import models, shard
+from recipelang_torch import memory, models, shard
 from recipelang_torch.arrays import to_numpy
 from recipelang_torch.models import Decoder
 
@@ -117,3 +117,4 @@ class Model:
         del self.decoder
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        memory.give_back()

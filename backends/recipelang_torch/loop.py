@@ -29,7 +29,7 @@ from recipelang.diagnostics import fault
 from recipelang.objectives import Positions, Term, resolve
 from recipelang.store.training_state import read_state, write_state
 from recipelang.types import TensorInfo
-from recipelang_torch import adapters, decode, models, shard
+from recipelang_torch import adapters, decode, memory, models, shard
 from recipelang_torch.arrays import XP, from_numpy, to_numpy, wide
 from recipelang_torch.models import Decoder
 from recipelang_torch.optimizer import AdamW
@@ -75,6 +75,8 @@ def run(job: TrainingJob, report: Callable[[Progress], None], device: torch.devi
             "E0806", "the device ran out of memory in training",
             help="shorten `length`, or set `micro_batch` or `recompute`",
         ) from reason  # fmt: skip
+    finally:
+        memory.give_back()
 
 
 def _train(job: TrainingJob, report: Callable[[Progress], None], device: torch.device) -> Trained:

@@ -104,7 +104,7 @@ class Decoder:
             output = self.module(inputs_embeds=self._given, use_cache=False)
         finally:
             self._given = None
-        logits: torch.Tensor = output.logits[0]
+        logits: torch.Tensor = output.logits.squeeze(0)  # whose gradient is a view
         return logits.to(wide(logits.dtype))
 
     def named_weights(self) -> dict[str, nn.Parameter]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["devices", "place", "positions_at_once", "repeatable", "rows_at_once"]
 
 _CPU_ROOM = 4 << 30
-_CPU_LOGITS = 16 << 20
+_CPU_LOGITS = 24 << 20
 _GPU_LOGITS = 512 << 20
 """Bytes for activations on a CPU, and for a chunk of float32 logits on a CPU and a GPU."""
 _TRAINED_HEAD = 512

@@ -227,17 +227,17 @@ def _metric(loaded: _Loaded, metric: str, data: Rows) -> Measurement:
         return _accuracy(loaded, data, direction)
     scores = _scores(loaded, data)
     tokens = int(scores.tokens.sum())
-    loss_low, loss_high = interval(scores.nats, scores.tokens, loaded.job.draws)
     detail = {
         "nats": float(scores.nats.sum()),
         "bytes": float(scores.bytes.sum()),
         "windows": float(len(scores.nats)),
     }
     match metric:
-        case "loss":
-            return Measurement(metric, scores.loss, loss_low, loss_high, tokens, direction, detail)
-        case "perplexity":
-            values = (_exp(scores.loss), _exp(loss_low), _exp(loss_high))
+        case "loss" | "perplexity":
+            low, high = interval(scores.nats, scores.tokens, loaded.job.draws)
+            values = (scores.loss, low, high)
+            if metric == "perplexity":
+                values = (_exp(scores.loss), _exp(low), _exp(high))
             return Measurement(metric, *values, tokens, direction, detail)
         case "bits-per-byte":
             if not scores.bytes.sum():
@@ -270,7 +270,7 @@ def _scores(loaded: _Loaded, data: Rows) -> Scores:
         names = (reading.digest, data.artifact, str(chosen), supervise)
         if names not in loaded.job.windows:
             loaded.job.windows[names] = windows_of(encoder, data, chosen, supervise)
-        rows = node.hint("batch") or node.attr("batch")
+        rows = node.hint("micro_batch")
         found = loaded.job.windows[names].score(
             loaded.ready().score,
             reading.sizes,

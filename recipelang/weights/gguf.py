@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["GgufModel"]
 
 IGNORED = re.compile(r"rope_freqs\.weight|blk\.\d+\.attn_rot_embd\.weight|.*\.rope_freqs\.weight")
+DEQUANTISED_AT_A_TIME = 1 << 17
+"""Elements: what is made of them stays in cache."""
 PLAIN = {"F32": "F32", "F16": "F16", "BF16": "BF16", "F64": "F64"}
 
 
@@ -148,13 +150,21 @@ def _dequantise(kind: str, raw: NDArray[np.uint8]) -> NDArray[np.floating]:
         stored = raw.view(numpy_dtype(kind))
         return widen(stored, np.dtype(np.float64 if kind == "F64" else np.float32))
     try:
-        from gguf import GGMLQuantizationType
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
         from gguf.quants import dequantize
     except ImportError:
         raise fault(
             "E0732", f"reading {kind} weights needs the package `gguf`",
             help="install it: `pip install 'recipelang[gguf]'`",
         ) from None  # fmt: skip
+    quantised = GGMLQuantizationType[kind]
+    elements, size = GGML_QUANT_SIZES[quantised]
+    blocks = raw.reshape(-1, size)
+    values = np.empty((len(blocks), elements), np.float32)
+    # The package cuts what it is given into groups of 16 rows: these are one long row.
+    step = max(1, DEQUANTISED_AT_A_TIME // elements)
     with np.errstate(all="ignore"):
-        values: NDArray[np.floating] = dequantize(raw, GGMLQuantizationType[kind])
-    return values
+        for start in range(0, len(blocks), step):
+            part = blocks[start : start + step]
+            values[start : start + step].reshape(-1)[:] = dequantize(part.reshape(1, -1), quantised)
+    return values.reshape(len(raw), -1)

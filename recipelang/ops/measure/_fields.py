@@ -3,7 +3,7 @@
 Example:
     >>> from recipelang.ops.spec import read_signature
     >>> [f.name for f in read_signature(scoring_fields)[1]]
-    ['length', 'precision', 'supervise', 'seed', 'batch']
+    ['length', 'precision', 'supervise', 'seed', 'micro_batch']
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def scoring_fields(
         "what is scored [by format: completion, assistant, or all of a text]",
     ] = None,
     seed: Annotated[int, DRAWS, "keys the resamples of the interval"] = 0,
-    batch: Annotated[
+    micro_batch: Annotated[
         Examples | None, Range(1), HINT, "windows in memory at a time [as fits]"
     ] = None,
 ) -> None:
