@@ -16,6 +16,7 @@ Example:
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -26,7 +27,16 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["ATTENTION", "linear_gradients", "matmul", "operand", "prepare", "widened", "widens"]
+__all__ = [
+    "ATTENTION",
+    "joined",
+    "linear_gradients",
+    "matmul",
+    "operand",
+    "prepare",
+    "widened",
+    "widens",
+]
 
 ATTENTION = "recipelang_wide"
 """torch's fused attention in float32, for processors on which it is faster than in bfloat16."""
@@ -81,6 +91,16 @@ def widened(weight: torch.Tensor, rows: int) -> torch.Tensor:
         kept = _WIDENED[weight] = (weight._version, weight.detach().float())
     wide: torch.Tensor = kept[1]
     return wide
+
+
+def joined(weights: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Frozen weights of one input as one matrix (sum of out, in); they become views of it."""
+    whole = torch.cat([weight.detach() for weight in weights])
+    for weight, part in zip(weights, whole.split([len(w) for w in weights]), strict=True):
+        weight.data = part
+    if all(weight in _WIDENED for weight in weights):
+        _WIDENED[whole] = None
+    return whole
 
 
 def linear_gradients(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from recipelang.objectives import Positions, objective
-from recipelang.objectives._mixture import log_mixture
+from recipelang.objectives._mixture import log_mixture, softened
 from recipelang.ops.spec import Range
 
 __all__ = ["forward_kl"]
@@ -35,7 +35,7 @@ def forward_kl(
     T changes.
     """
     log_p = log_mixture(xp, teachers, temperature)
-    log_q = xp.log_softmax(student / temperature, axis=-1)
+    log_q = softened(xp, student, temperature)
     p = xp.exp(log_p)
-    terms = xp.where(p > 0, p * (log_p - log_q), xp.zeros_like(p))
+    terms = p * xp.where(p > 0, log_p - log_q, 0.0)
     return temperature**2 * xp.sum(positions.mask * xp.sum(terms, axis=-1))

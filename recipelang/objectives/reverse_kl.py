@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from recipelang.objectives import Positions, objective
-from recipelang.objectives._mixture import log_mixture
+from recipelang.objectives._mixture import log_mixture, softened
 from recipelang.ops.spec import Range
 
 __all__ = ["reverse_kl"]
@@ -34,7 +34,7 @@ def reverse_kl(
     positions. The gradient in the student's logits is T q (log(q / p) − KL).
     """
     log_p = log_mixture(xp, teachers, temperature)
-    log_q = xp.log_softmax(student / temperature, axis=-1)
+    log_q = softened(xp, student, temperature)
     q = xp.exp(log_q)
-    terms = xp.where(q > 0, q * (log_q - log_p), xp.zeros_like(q))
+    terms = q * xp.where(q > 0, log_q - log_p, 0.0)
     return temperature**2 * xp.sum(positions.mask * xp.sum(terms, axis=-1))
