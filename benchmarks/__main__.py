@@ -1,10 +1,13 @@
 """Run every benchmark and write its results: ``python -m benchmarks`` (``make bench``).
 
-Needs about 20 GB of free space in the temporary folder and an hour of a quiet machine.
+Needs about 20 GB of free space in the temporary folder and an hour of a quiet machine. Merging is
+measured beside mergekit: ``MERGEKIT`` names a Python that has it (half an hour more); without, that
+table stays as it is.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,9 +21,11 @@ ROOT = Path(__file__).parents[1]
 def main() -> None:
     """One benchmark after the other; each writes ``benchmarks/results/NAME.json`` and its table."""
     with tempfile.TemporaryDirectory() as folder:
+        beside = os.environ.get("MERGEKIT")
+        merge = ["merge", "--folder", f"{folder}/merge", "--rounds", "1", "--mergekit", str(beside)]
         runs = (
             ["check"],
-            ["merge", "--folder", f"{folder}/merge", "--millions", "300", "--rounds", "3"],
+            *([merge] if beside else []),
             ["scaling", "--folder", f"{folder}/scaling"],
             ["quickstart"],
             ["domains", "--store", f"{folder}/domains"],
