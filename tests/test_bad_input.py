@@ -57,8 +57,8 @@ class Lab:
 
 
 def tokenizer(folder: Path, count: int = 97) -> None:
-    """A tokenizer of single characters."""
-    words = {chr(256 + i): i for i in range(count)}
+    """A tokenizer of single characters: those of ASCII, and some beyond."""
+    words = {chr(32 + i if i < 95 else 256 + i): i for i in range(count)}
     model = {"type": "BPE", "vocab": words, "merges": []}
     document = {"version": "1.0", "added_tokens": [], "model": model}
     (folder / "tokenizer.json").write_text(json.dumps(document))
@@ -391,6 +391,21 @@ def test_damaged_file(lab: Lab) -> None:
     lab.refuses('d = dataset ^"cut.jsonl"', "E0773", "`cut.jsonl:2`", exit=2)
 
 
+def test_fault_in_a_late_row(lab: Lab) -> None:
+    """`check` reads a thousand rows; a plan reads all of them."""
+    rows = [{"text": "a"} for _ in range(1500)]
+    lab.rows("late.jsonl", *rows, {"txt": "b"})
+    text = 'd = ^dataset "late.jsonl"\nt = finetune a on notes\nu = finetune t on d'
+    lab.refuses(text, "E0777", "`late.jsonl:1501`: the row has no `text`", exit=2)
+
+
+def test_rows_that_cannot_be_split(lab: Lab) -> None:
+    """Equal rows stay together, so there is nothing to hold out."""
+    lab.rows("same.jsonl", *({"text": "a"} for _ in range(5)))
+    text = 'd = split (dataset "same.jsonl") { holdout = 20% }\nt = finetune a on d.^train'
+    lab.refuses(text, "E0782", "cannot be split so", exit=2)
+
+
 def test_unreadable_file(lab: Lab) -> None:
     """A folder in a file's place, and a file that is not there."""
     lab.refuses('d = dataset ^"a"', "E0772", "name a file in it", exit=2)
@@ -409,6 +424,14 @@ def test_supervision_that_selects_nothing(lab: Lab) -> None:
     """Turns of an assistant in plain text."""
     text = 'd = dataset "text.jsonl"\nt = finetune a on d { supervise = ^assistant }'
     lab.refuses(text, "E0778", "choose one of `all`", exit=2)
+
+
+def test_prompts_that_fill_the_rows(lab: Lab) -> None:
+    """All completions would be cut off; known before an earlier step of the chain is computed."""
+    lab.rows("long.jsonl", *({"prompt": "why? " * 40, "completion": str(i)} for i in range(70)))
+    head = 'a = model "a"\nd = dataset "long.jsonl" { length = 32 }\n'
+    text = 't = finetune a on (dataset "text.jsonl")\nu = ^finetune t on d'
+    lab.refuses(text, "E0778", "the prompts fill the rows", exit=2, head=head)
 
 
 def test_pickle_checkpoint(lab: Lab) -> None:
