@@ -101,9 +101,10 @@ def _stored(prefix: str, here: Path) -> ModelValue:
     store = Store.open_for(here)
     found = [a for a in store.artifacts(prefix) if (m := store.manifest(a)) and m.kind == "model"]
     if len(found) != 1:
-        say = "no model" if not found else f"{len(found)} models"
+        say = f"{len(found)} models" if found else "no model"
+        verb = "start" if found else "starts"
         raise fault(
-            "E0859", f"{say} of the store `{store.root}` start with `{prefix}`",
+            "E0859", f"{say} of the store `{store.root}` {verb} with `{prefix}`",
             help="`recipe log` lists artifacts; a model kept as an adapter is named by its "
             "binding, `FILE.recipe:NAME`",
         )  # fmt: skip
