@@ -232,6 +232,13 @@ def test_two_publishes_into_one_folder(lab: Lab) -> None:
     lab.refuses('publish a to "out"\n^publish b to "./out"', "E0518", "a folder of its own")
 
 
+def test_publish_into_a_folder_with_other_files(lab: Lab) -> None:
+    """What somebody else wrote is not replaced, and that is known before anything is trained."""
+    text = 't = finetune a on notes\n^publish t to "a"'
+    lab.refuses(text, "E0855", "allow replacing it")
+    lab.refuses('^publish a to "notes.jsonl"', "E0855", "`notes.jsonl` is a file")
+
+
 def test_choice_by_measures_of_two_directions(lab: Lab) -> None:
     """A loss and an accuracy do not say together which model is better."""
     text = (

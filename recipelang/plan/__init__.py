@@ -34,7 +34,7 @@ def plan(
     from recipelang.lineage.lockfile import lock_path, read_lock
     from recipelang.plan.checks import checked_names
     from recipelang.plan.make import make_plan
-    from recipelang.run.inputs import inspect_inputs
+    from recipelang.run.inputs import inspect_inputs, occupied_places
     from recipelang.store.store import Store
     from recipelang.store.view import View
 
@@ -47,5 +47,5 @@ def plan(
         program, tuple(targets), view, backend=backend, preferred=lock.backend,
         skip=frozenset(skip), verify=verify,
     )  # fmt: skip
-    found = inspect_inputs(made, tokenise_all=False).diagnostics
+    found = (*occupied_places(made), *inspect_inputs(made, tokenise_all=False).diagnostics)
     return replace(made, diagnostics=(*made.diagnostics, *found))

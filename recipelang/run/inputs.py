@@ -1,5 +1,5 @@
 """What only whole files tell, found out before the first step runs: every row of the data, whether
-supervision selects anything of them, and that the sources are here.
+supervision selects anything of them; and whether sources are here and places to publish free.
 
 `recipe check` reads the first 1,000 rows; `plan` and `run` read all, so that a fault in the last
 row is not met after hours of training.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recipelang.diagnostics import Diagnostic, Label, RecipeError
+from recipelang.diagnostics import Diagnostic, Label, RecipeError, Span
 from recipelang.diagnostics.diagnostic import fault
 from recipelang.ir.graph import Node
 from recipelang.language.report import shown
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from recipelang.data.encoder import Encoder
     from recipelang.run.data import Rows
 
-__all__ = ["Inspected", "inspect_inputs", "missing_sources"]
+__all__ = ["Inspected", "inspect_inputs", "missing_sources", "occupied_places"]
 
 FIRST_ROWS = 64
 """Rows that nearly always settle whether supervision selects anything."""
@@ -75,6 +75,19 @@ def missing_sources(plan: Plan) -> tuple[Diagnostic, ...]:
             missing = f"`{node.attr('uri')}` is not on this machine"
             error = fault("E0723", missing, help="fetch it: `recipe fetch FILE`")
             found += _at(plan, node, error)
+    return tuple(found)
+
+
+def occupied_places(plan: Plan) -> tuple[Diagnostic, ...]:
+    """E0855 for each publish into a place that holds what recipelang did not write."""
+    from recipelang.run.publish import check_place, resolve
+
+    found: list[Diagnostic] = []
+    for root in plan.publishes:
+        try:
+            check_place(resolve(root.uri, root.folder), root.overwrite)
+        except RecipeError as error:
+            found += _placed(error, root.span)
     return tuple(found)
 
 
@@ -169,7 +182,10 @@ def _tokenizer_files(path: Path) -> Mapping[str, Path | bytes]:
 
 def _at(plan: Plan, node: Node, error: RecipeError) -> list[Diagnostic]:
     """The error's diagnostics at the step in the recipe."""
-    span = plan.state.program.spans.get(plan.state.stands_for.get(node, node))
+    return _placed(error, plan.state.program.spans.get(plan.state.stands_for.get(node, node)))
+
+
+def _placed(error: RecipeError, span: Span | None) -> list[Diagnostic]:
     label = Label(span) if span else None
     return [
         replace(d, primary=d.primary or label, message=shown(d.message)) for d in error.diagnostics

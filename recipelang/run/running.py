@@ -15,18 +15,17 @@ from pathlib import Path
 from recipelang.diagnostics import Diagnostic, Label, RecipeError, Sink
 from recipelang.ir.graph import Node
 from recipelang.lineage.lockfile import lock_path, read_lock
-from recipelang.program import GateRoot, Program, PublishRoot, nodes_of
+from recipelang.program import GateRoot, Program, nodes_of
 from recipelang.run.events import Event, Listener, Note
 from recipelang.run.executor import execute
 from recipelang.run.gates import GateResult, evaluate_gate
-from recipelang.run.inputs import inspect_inputs, missing_sources
+from recipelang.run.inputs import inspect_inputs, missing_sources, occupied_places
 from recipelang.run.keeping import Keeper, LockedChange, locked_fault
 from recipelang.run.locking import changed_places
 from recipelang.run.merge_reports import merge_reports, merge_warnings
 from recipelang.run.opening import open_value
 from recipelang.run.publish import (
     Publication,
-    check_place,
     is_published,
     publish_all,
     resolve,
@@ -118,10 +117,8 @@ def run_program(
     errors = [d for d in plan.diagnostics if d.severity == "error"]
     if errors:
         raise RecipeError(*plan.diagnostics)
-    for root in plan.publishes:
-        _at(root, lambda root=root: check_place(resolve(root.uri, root.folder), root.overwrite))
     inspected = inspect_inputs(plan, tokenise_all=True)
-    wrong = (*missing_sources(plan), *inspected.diagnostics)
+    wrong = (*occupied_places(plan), *missing_sources(plan), *inspected.diagnostics)
     if wrong:
         raise RecipeError(*wrong)
     if plan.to_run:
@@ -152,17 +149,6 @@ def check_targets(program: Program, targets: tuple[str, ...]) -> None:
         if not nodes_of(program.bindings[name]):
             hint = "name a model, a measure or a table"
             raise fault("E0857", f"`{name}` is a constant, nothing is built for it", help=hint)
-
-
-def _at(root: PublishRoot, work: object) -> None:
-    """Do something for a publish; its complaints are reported there."""
-    assert callable(work)
-    try:
-        work()
-    except RecipeError as error:
-        label = Label(root.span)
-        found = (d if d.primary else replace(d, primary=label) for d in error.diagnostics)
-        raise RecipeError(*found) from error
 
 
 def _carry_out(session: Session, keeper: Keeper) -> Outcome:
