@@ -35,11 +35,11 @@ FIRST_ROWS = 64
 
 @dataclass(eq=False)
 class Inspected:
-    """The data of the steps that run, opened, and what is wrong with it."""
+    """The data of the steps that run, opened; those that cannot be; and what is wrong with them."""
 
     values: dict[Node, RuntimeValue] = field(default_factory=dict[Node, RuntimeValue])
     diagnostics: list[Diagnostic] = field(default_factory=list[Diagnostic])
-    _bad: set[Node] = field(default_factory=set[Node])
+    bad: set[Node] = field(default_factory=set[Node])
 
 
 def inspect_inputs(plan: Plan, *, tokenise_all: bool) -> Inspected:
@@ -100,12 +100,12 @@ def _read(plan: Plan, node: Node, found: Inspected) -> None:
     """Open a data step and those below it, and read all rows."""
     from recipelang.run.data import Rows, evaluate_data
 
-    if node in found.values or node in found._bad:
+    if node in found.values or node in found.bad:
         return
     for below in node.inputs:
         _read(plan, below, found)
-    if any(below in found._bad for below in node.inputs):
-        found._bad.add(node)
+    if any(below in found.bad for below in node.inputs):
+        found.bad.add(node)
         return
     try:
         inputs: Mapping[str, tuple[RuntimeValue, ...]] = {
@@ -116,7 +116,7 @@ def _read(plan: Plan, node: Node, found: Inspected) -> None:
             value.rows()
         found.values[node] = value
     except RecipeError as error:
-        found._bad.add(node)
+        found.bad.add(node)
         found.diagnostics += _at(plan, node, error)
 
 

@@ -94,6 +94,7 @@ def test_a_split_of_the_batch_changes_nothing(toy: None) -> None:
     settings: dict[str, Any] = {
         "objective": Form("sum", tuple((str(i), part) for i, part in enumerate(parts))),
         "teachers": (tiny.checkpoint("llama", "F32", seed=3, **SMALL),),
+        "batch": lambda step: tiny.batch(rows=8, seed=step),
     }
     whole = train(job(**settings))
     for rows in (4, 3, 2, 1):
