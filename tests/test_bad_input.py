@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from recipelang.cli.main import main
+from recipelang.language.calls import PLANNED
+from recipelang.ops import registry
 from recipelang.plan import limits
 from tests.conformance.tiny import checkpoint, write
 
@@ -105,6 +107,12 @@ def test_unknown_verb(lab: Lab) -> None:
     lab.refuses("t = ^finetun a on notes", "E0202", "did you mean `finetune`?")
 
 
+def test_verb_that_is_not_built_yet(lab: Lab) -> None:
+    """What the documentation calls designed is no misspelling, unless an operation has the name."""
+    lab.refuses("t = ^align a on notes", "E0202", "the verb `align` is not built yet")
+    assert not PLANNED & set(registry.verbs())
+
+
 def test_unknown_field(lab: Lab) -> None:
     """Another tool's name for a field leads to ours."""
     lab.refuses("t = finetune a on notes { ^learning_rate = 1 }", "E0501", "did you mean `lr`?")
@@ -144,8 +152,6 @@ def test_truth_value_of_another_language(lab: Lab) -> None:
 
 def test_plug_in_that_fails(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """An operation file that cannot be imported is a fault of its verb, without a traceback."""
-    from recipelang.ops import registry
-
     (lab.folder / "plug").mkdir()
     (lab.folder / "plug" / "frobnicate.py").write_text("import no_such_module_here\n")
     monkeypatch.setenv("RECIPE_OPS", str(lab.folder / "plug"))
