@@ -26,6 +26,13 @@ def find_model(name: str, here: Path) -> ModelValue:
     file, colon, binding = name.rpartition(":")
     if colon and file.endswith(".recipe"):
         return _binding(here / file, binding)
+    if (here / name / "adapter_config.json").exists() and not (
+        here / name / "config.json"
+    ).exists():
+        raise fault(
+            "E0859", f"`{name}` is an adapter without its model",
+            help="name the binding of the fine-tuned model: `FILE.recipe:NAME`",
+        )  # fmt: skip
     if (here / name).exists():
         from recipelang.weights.metadata import open_model
 
