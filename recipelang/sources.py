@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def refuse_unsafe(uri: str, revision: str | None = None) -> None:
     match = SCHEME.fullmatch(uri)
     wrong = revision_fault(uri, revision)
     if wrong:
-        raise fault("E0721", wrong)
+        help = 'a commit is written `at "REV"`, behind an `hf:` repository'
+        raise fault("E0721", wrong, help=help)
     if match is None:
         return
     if "@" in match[2]:
@@ -95,7 +97,8 @@ def revision_fault(uri: str, revision: str | None) -> str:
 
 
 def _refused(uri: str, why: str) -> RecipeError:
-    return fault("E0721", f'the URI "{readable(uri)}" is not allowed: {why}')
+    help = "write a path, `package:import_name/file` or `hf:org/name`"
+    return fault("E0721", f'the URI "{readable(uri)}" is not allowed: {why}', help=help)
 
 
 def _in_package(uri: str, rest: str) -> Path:
@@ -120,7 +123,19 @@ def _in_package(uri: str, rest: str) -> Path:
             raise _refused(uri, "its path leaves the package")
         if path.exists():
             return path
-    raise fault("E0722", f"the package `{name}` has no file `{readable(inner)}`")
+    raise fault(
+        "E0722",
+        f"the package `{name}` has no file `{readable(inner)}`",
+        help=_offer_files(spec.submodule_search_locations),
+    )
+
+
+def _offer_files(places: Iterable[str]) -> str:
+    """The first files of weights or data that lie in a package's folder."""
+    suffixes = (".gguf", ".jsonl", ".csv", ".txt")
+    names = sorted({p.name for place in places for p in Path(place).glob("*.*")})
+    known = [f"`{readable(name)}`" for name in names if name.endswith(suffixes)][:4]
+    return f"it has {', '.join(known)}" if known else "look where the package keeps its files"
 
 
 def _in_hub_cache(uri: str, rest: str, revision: str | None) -> Located | None:
@@ -183,5 +198,10 @@ def fetch(
         reason = readable(
             str(error).strip().splitlines()[0] if str(error) else type(error).__name__, 200
         )
-        raise fault("E0723", f"cannot fetch `{uri}`: {reason}") from None
+        raise fault(
+            "E0723",
+            f"cannot fetch `{uri}`: {reason}",
+            help="look at the name, the commit and the network; a private repository needs "
+            '`token = secret("HF_TOKEN")`',
+        ) from None
     return Located(uri, Path(path), Path(path).name)

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from recipelang.cli.main import main
+from recipelang.language.calls import PLANNED
+from recipelang.ops import registry
 from recipelang.plan import limits
 from tests.conformance.tiny import checkpoint, write
 
@@ -57,8 +59,8 @@ class Lab:
 
 
 def tokenizer(folder: Path, count: int = 97) -> None:
-    """A tokenizer of single characters."""
-    words = {chr(256 + i): i for i in range(count)}
+    """A tokenizer of single characters: those of ASCII, and some beyond."""
+    words = {chr(32 + i if i < 95 else 256 + i): i for i in range(count)}
     model = {"type": "BPE", "vocab": words, "merges": []}
     document = {"version": "1.0", "added_tokens": [], "model": model}
     (folder / "tokenizer.json").write_text(json.dumps(document))
@@ -105,6 +107,12 @@ def test_unknown_verb(lab: Lab) -> None:
     lab.refuses("t = ^finetun a on notes", "E0202", "did you mean `finetune`?")
 
 
+def test_verb_that_is_not_built_yet(lab: Lab) -> None:
+    """What the documentation calls designed is no misspelling, unless an operation has the name."""
+    lab.refuses("t = ^align a on notes", "E0202", "the verb `align` is not built yet")
+    assert not PLANNED & set(registry.verbs())
+
+
 def test_unknown_field(lab: Lab) -> None:
     """Another tool's name for a field leads to ours."""
     lab.refuses("t = finetune a on notes { ^learning_rate = 1 }", "E0501", "did you mean `lr`?")
@@ -144,8 +152,6 @@ def test_truth_value_of_another_language(lab: Lab) -> None:
 
 def test_plug_in_that_fails(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """An operation file that cannot be imported is a fault of its verb, without a traceback."""
-    from recipelang.ops import registry
-
     (lab.folder / "plug").mkdir()
     (lab.folder / "plug" / "frobnicate.py").write_text("import no_such_module_here\n")
     monkeypatch.setenv("RECIPE_OPS", str(lab.folder / "plug"))
@@ -230,6 +236,13 @@ def test_list_of_lists_that_grows(lab: Lab) -> None:
 def test_two_publishes_into_one_folder(lab: Lab) -> None:
     """The second would undo the first."""
     lab.refuses('publish a to "out"\n^publish b to "./out"', "E0518", "a folder of its own")
+
+
+def test_publish_into_a_folder_with_other_files(lab: Lab) -> None:
+    """What somebody else wrote is not replaced, and that is known before anything is trained."""
+    text = 't = finetune a on notes\n^publish t to "a"'
+    lab.refuses(text, "E0855", "allow replacing it")
+    lab.refuses('^publish a to "notes.jsonl"', "E0855", "`notes.jsonl` is a file")
 
 
 def test_choice_by_measures_of_two_directions(lab: Lab) -> None:
@@ -391,6 +404,21 @@ def test_damaged_file(lab: Lab) -> None:
     lab.refuses('d = dataset ^"cut.jsonl"', "E0773", "`cut.jsonl:2`", exit=2)
 
 
+def test_fault_in_a_late_row(lab: Lab) -> None:
+    """`check` reads a thousand rows; a plan reads all of them."""
+    rows = [{"text": "a"} for _ in range(1500)]
+    lab.rows("late.jsonl", *rows, {"txt": "b"})
+    text = 'd = ^dataset "late.jsonl"\nt = finetune a on notes\nu = finetune t on d'
+    lab.refuses(text, "E0777", "`late.jsonl:1501`: the row has no `text`", exit=2)
+
+
+def test_rows_that_cannot_be_split(lab: Lab) -> None:
+    """Equal rows stay together, so there is nothing to hold out."""
+    lab.rows("same.jsonl", *({"text": "a"} for _ in range(5)))
+    text = 'd = split (dataset "same.jsonl") { holdout = 20% }\nt = finetune a on d.^train'
+    lab.refuses(text, "E0782", "cannot be split so", exit=2)
+
+
 def test_unreadable_file(lab: Lab) -> None:
     """A folder in a file's place, and a file that is not there."""
     lab.refuses('d = dataset ^"a"', "E0772", "name a file in it", exit=2)
@@ -409,6 +437,14 @@ def test_supervision_that_selects_nothing(lab: Lab) -> None:
     """Turns of an assistant in plain text."""
     text = 'd = dataset "text.jsonl"\nt = finetune a on d { supervise = ^assistant }'
     lab.refuses(text, "E0778", "choose one of `all`", exit=2)
+
+
+def test_prompts_that_fill_the_rows(lab: Lab) -> None:
+    """All completions would be cut off; known before an earlier step of the chain is computed."""
+    lab.rows("long.jsonl", *({"prompt": "why? " * 40, "completion": str(i)} for i in range(70)))
+    head = 'a = model "a"\nd = dataset "long.jsonl" { length = 32 }\n'
+    text = 't = finetune a on (dataset "text.jsonl")\nu = ^finetune t on d'
+    lab.refuses(text, "E0778", "the prompts fill the rows", exit=2, head=head)
 
 
 def test_pickle_checkpoint(lab: Lab) -> None:

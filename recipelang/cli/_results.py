@@ -108,9 +108,9 @@ def _one_line(text: str) -> str:
 
 def _next(outcome: Outcome, recipe: Path) -> Iterator[str]:
     """What to type next."""
-    if outcome.published:
-        model = shown(outcome.published[-1])
-        yield f'next       recipe sample {model} "Once upon a time"'
+    models = [path for path in outcome.published if (path / "config.json").is_file()]
+    if models:
+        yield f'next       recipe sample {shown(models[-1])} "Once upon a time"'
     elif outcome.built:
         name = list(outcome.built)[-1]
         yield f'next       recipe sample {shown(recipe)}:{name} "Once upon a time"'

@@ -45,8 +45,11 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "json":
         import json
 
+        from recipelang.diagnostics.json import to_json
+
         rows = [{"uri": uri, "path": str(path), "revision": commit} for uri, path, commit in found]
-        print(json.dumps({"schema": "recipelang/fetch/1", "sources": rows}))
+        said = to_json(checked.sink)["diagnostics"]
+        print(json.dumps({"schema": "recipelang/fetch/1", "sources": rows, "diagnostics": said}))
     elif checked.program is not None and not checked.sink.has_errors:
         for uri, path, commit in found:
             print(f"{uri}  {commit[:12]}  {path}")

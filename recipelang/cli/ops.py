@@ -6,7 +6,6 @@ recipe ops ties-merge
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 
 __all__ = ["add_arguments", "run"]
@@ -82,12 +81,6 @@ def _list(format: str) -> int:
         print(json.dumps({"schema": "recipelang/ops/1", "operations": rows}))
     else:
         for op in known:
-            print(f"{op.verb:<24} {_sentence(op.doc)}")
+            print(f"{op.verb:<24} {op.summary.rstrip('.')}")
     render_all(sink, sys.stderr)
     return sink.exit_code
-
-
-def _sentence(doc: str) -> str:
-    """The first sentence of a documentation, on one line."""
-    text = " ".join(doc.partition("\n\n")[0].split())
-    return re.split(r"(?<!et al)\. ", text, maxsplit=1)[0].rstrip(".")

@@ -9,13 +9,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from recipelang.cli._settings import add_settings, read_settings
 
 if TYPE_CHECKING:
-    from recipelang.diagnostics import Diagnostic
+    from recipelang.diagnostics import Sink
+    from recipelang.plan.schedule import Plan
     from recipelang.program import Program
 
 __all__ = ["add_arguments", "run"]
@@ -46,28 +46,37 @@ def run(args: argparse.Namespace) -> int:
     if settings is None:
         return 1
     checked = recipelang.check(args.file, settings)
-    sink = Sink(list(checked.sink.diagnostics))
+    sink, made = Sink(list(checked.sink.diagnostics)), None
     if checked.program is not None:
         try:
-            text, found = _planned(checked.program, args)
-            sink.extend(found)
-            print(text, end="")
+            made = _planned(checked.program, args)
+            sink.extend(made.diagnostics)
         except RecipeError as error:
             sink.extend(error.diagnostics)
+    if args.format == "json":
+        _print_json(made, args.file, sink)
+    elif made is not None:
+        from recipelang.plan.render import render
+
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        print(render(made, colour=colour, passes=args.passes), end="")
     render_all(sink, sys.stderr)
     return sink.exit_code
 
 
-def _planned(program: Program, args: argparse.Namespace) -> tuple[str, Sequence[Diagnostic]]:
-    """The text of the plan, and what speaks against it."""
+def _planned(program: Program, args: argparse.Namespace) -> Plan:
     from recipelang.plan import plan
-    from recipelang.plan.render import render, to_json
 
-    made = plan(
+    return plan(
         program, args.targets, backend=args.backend, skip=args.without, store=args.store,
         tell=lambda text: print(text, file=sys.stderr, flush=True),
     )  # fmt: skip
-    if args.format == "json":
-        return json.dumps(to_json(made), ensure_ascii=False) + "\n", made.diagnostics
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return render(made, colour=colour, passes=args.passes), made.diagnostics
+
+
+def _print_json(made: Plan | None, recipe: str, sink: Sink) -> None:
+    """The plan, or that there is none, with everything that is to be said of the recipe."""
+    from recipelang.diagnostics.json import to_json as said
+    from recipelang.plan.render import SCHEMA, to_json
+
+    found = to_json(made) if made else {"schema": SCHEMA, "recipe": recipe, "steps": None}
+    print(json.dumps({**found, "diagnostics": said(sink)["diagnostics"]}, ensure_ascii=False))

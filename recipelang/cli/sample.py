@@ -7,6 +7,7 @@ recipe sample medic.recipe:student "volcano:"
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -38,11 +39,14 @@ def run(args: argparse.Namespace) -> int:
     except RecipeError as error:
         sink = Sink()
         sink.extend(error.diagnostics)
+        if args.format == "json":
+            from recipelang.diagnostics.json import to_json
+
+            said = to_json(sink)["diagnostics"]
+            print(json.dumps({"schema": "recipelang/sample/1", "diagnostics": said}))
         render_all(sink, sys.stderr)
         return sink.exit_code
     if args.format == "json":
-        import json
-
         row = {"schema": "recipelang/sample/1", "prompt": args.prompt, "text": text}
         print(json.dumps({**row, "artifact": model.artifact}, ensure_ascii=False))
     else:

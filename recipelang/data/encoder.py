@@ -9,6 +9,7 @@ Example:
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Encoder:
     """``prefix`` are the ids that the tokenizer puts before a text (BOS, usually); ``eos`` ends a
     text; ``stops`` are all tokens at which the model is done; ``specials`` the texts of special
     tokens. ``marks_start`` says that the tokenizer writes a space before a text, which a
-    continuation must not get.
+    continuation must not get. ``digest`` is the sha256 of ``tokenizer.json``.
     """
 
     tokenizer: Tokenizer
@@ -45,6 +46,12 @@ class Encoder:
     bos_text: str
     eos_text: str
     marks_start: bool
+    digest: str
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What decides the tokens of a text: equal keys, equal tokens."""
+        return self.digest, self.eos, self.template, self.specials, self.bos_text, self.eos_text
 
     @property
     def render(self) -> Render:
@@ -133,6 +140,7 @@ def encoder_of(
         bos,
         eos,
         _marks_start(tokenizer),
+        hashlib.sha256(data).hexdigest(),
     )
 
 

@@ -60,11 +60,19 @@ def template_text(fields: Mapping[str, object]) -> str | None:
     path = _place(template, fields)
     try:
         if path.stat().st_size > MAX_TEMPLATE:
-            raise fault("E0779", f"the chat template `{path}` is larger than 1 MiB")
+            raise fault(
+                "E0779",
+                f"the chat template `{path}` is larger than 1 MiB",
+                help="name a template in Jinja",
+            )
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise fault("E0771", f"cannot read the chat template `{path}`: {reason.lower()}") from None
+        raise fault(
+            "E0771",
+            f"cannot read the chat template `{path}`: {reason.lower()}",
+            help="name a template in Jinja, in UTF-8",
+        ) from None
 
 
 def content(fields: Mapping[str, object]) -> str:
@@ -78,7 +86,9 @@ def content(fields: Mapping[str, object]) -> str:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
-        raise fault("E0771", f"cannot read `{path}`: {reason}") from None
+        raise fault(
+            "E0771", f"cannot read `{path}`: {reason}", help="see who may read it"
+        ) from None
     template = template_text(fields)
     if template is None:
         return found

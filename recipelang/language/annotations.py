@@ -119,7 +119,7 @@ def _mismatch(
     value: Elaborated, wanted: Type, name: str, span: Span, scope: Scope, verb: str
 ) -> Poison:
     text = type_name(wanted)
-    help = ""
+    help = f"give it {article(text)}"
     if isinstance(value, Node) and type_name(value.type) == "Split" and text == "Dataset":
         help = "write `.train` or `.holdout` behind it"
     scope.sink.error(

@@ -141,6 +141,7 @@ def read_block(
                 f"`{name}` is given twice",
                 row.name.span,
                 secondary=(Label(given.spans[name], "here first"),),
+                help="keep one of the two",
             )
             given.sound = False
         else:

@@ -21,6 +21,29 @@ from recipelang.ops.spec import Operation
 __all__ = ["resolve_head", "template_step"]
 
 VARYING = ("gradient", "per")
+PLANNED = frozenset(
+    [
+        "align",
+        "detox",
+        "ensemble",
+        "expand",
+        "filter",
+        "fisher-merge",
+        "generate",
+        "lm-eval",
+        "moe",
+        "pair-accuracy",
+        "pretrain",
+        "quantize",
+        "regmean-merge",
+        "reinforce",
+        "reward-model",
+        "search",
+        "transplant",
+    ]
+)
+"""Verbs that are designed and that no version has yet: nobody should look for a typing error."""
+
 UNWRITTEN = ("add-delta", "layers")
 """Operations that look like verbs and are written otherwise."""
 
@@ -93,6 +116,10 @@ def _unknown_verb(name: syntax.Name, scope: Scope, step: syntax.Step) -> Elabora
 
 def _misspelt(name: syntax.Name, scope: Scope, bound: bool) -> None:
     text = name.text
+    if text in PLANNED and not bound:
+        help = "`recipe ops` lists the verbs that there are"
+        scope.sink.error("E0202", f"the verb `{text}` is not built yet", name.span, help=help)
+        return
     templates = [n for n in scope.known() if n != text]
     found = nearest(text, [v for v in verbs() if not v.startswith(UNWRITTEN)] + templates)
     fixes = (Fix(f"write `{found}`", ((name.span, found),)),) if found else ()

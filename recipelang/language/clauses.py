@@ -190,6 +190,7 @@ def fill_operand(phrase: Phrase, operand: OperandSpec, clauses: Clauses) -> None
             "E0508",
             f"`{_written(operand)}` of `{phrase.verb}` takes one, found {len(items)}",
             items[1].span,
+            help="keep one of them",
         )
     phrase.inputs[operand.name] = items
 
@@ -315,6 +316,8 @@ def fill_constant(phrase: Phrase, spec: FieldSpec, clauses: Clauses, owner: Owne
             )
         written = clauses.values.get(word, ())
         if len(written) > 1:
-            phrase.error("E0508", f"`{word or spec.name}` takes one value", written[1].span)
+            phrase.error(
+                "E0508", f"`{word or spec.name}` takes one value", written[1].span, help="keep one"
+            )
         for value in written[:1]:
             phrase.given.put(spec.name, read_field(spec, value, phrase.scope, owner), value.span)

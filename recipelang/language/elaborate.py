@@ -277,7 +277,11 @@ class _Elaboration:
             if name in rows:
                 first = Label(rows[name].name.span, "here first")
                 self.sink.error(
-                    "E0507", f"`{name}` is given twice", row.name.span, secondary=(first,)
+                    "E0507",
+                    f"`{name}` is given twice",
+                    row.name.span,
+                    secondary=(first,),
+                    help="keep one of the two",
                 )
             else:
                 rows[name] = row

@@ -352,8 +352,15 @@ def _general(case: Case) -> Diagnostic:
         help = f"write `{case.previous.text if case.previous else 'x'} = {_value(case.found)}`"
     elif case.found.kind == "LBRACE":
         help = "a block follows a verb and what it works on; a call takes its settings inside `()`"
+    elif case.found.kind == "AND" and case.wanted == "the end of the statement":
+        help = "`and` joins what stands behind a preposition; several subjects are a list: `[a, b]`"
     elif case.found.kind in OPERAND and case.wanted == "the end of the statement":
         help = "a verb takes one operand, then prepositions: `finetune base on notes`"
+    elif case.wanted == "the end of the statement":
+        help = "begin another statement in the first column of a line"
+    else:
+        where = "" if " after " in case.wanted else f" before {_shown(case.found)}"
+        help = f"write {case.wanted}{where}"
     secondary: tuple[Label, ...] = ()
     if case.opener is not None:
         secondary = (Label(case.span(case.tokens[case.opener]), "opened here"),)

@@ -275,7 +275,7 @@ def _bad_argument(
         help = f"write `{known.name}({first} = ...)`" if first else f"`{known.name}` takes none"
         scope.sink.error("E0511", f"arguments of `{known.name}` have names", span, help=help)
     elif name in given:
-        scope.sink.error("E0507", f"`{name}` is given twice", span)
+        scope.sink.error("E0507", f"`{name}` is given twice", span, help="keep one of the two")
     else:
         help = did_you_mean(name, names, f"`{known.name}` takes no arguments")
         scope.sink.error("E0511", f"`{known.name}` takes no `{name}`", span, help=help)
@@ -309,7 +309,10 @@ def read_varying(
     for row in value.block.fields if value.block else ():
         if row.name.text in seen:
             scope.sink.error(
-                "E0507", f"the pattern `{row.name.text}` is given twice", row.name.span
+                "E0507",
+                f"the pattern `{row.name.text}` is given twice",
+                row.name.span,
+                help="keep one of the two",
             )
             sound = False
         seen.add(row.name.text)

@@ -89,7 +89,7 @@ def _refuse(operation: Operation, item: Attached, arg: syntax.Arg, legal: list[s
         )
         return
     if name in legal:
-        sink.error("E0507", f"`{name}` is given twice", span)
+        sink.error("E0507", f"`{name}` is given twice", span, help="keep one of the two")
         return
     block = operation.field(name)
     if block is not None and block.block:

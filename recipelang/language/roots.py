@@ -264,7 +264,11 @@ def _read_fields(
         if spec.name in seen:
             first = Label(seen[spec.name].name.span, "here first")
             scope.sink.error(
-                "E0507", f"`{spec.name}` is given twice", row.name.span, secondary=(first,)
+                "E0507",
+                f"`{spec.name}` is given twice",
+                row.name.span,
+                secondary=(first,),
+                help="keep one of the two",
             )
             sound = False
             continue

@@ -143,9 +143,16 @@ def _bad_argument(
     names = [p.name.text for p in template.params]
     verb = template.name.text
     if twice:
-        scope.sink.error("E0507", f"`{name}` is given twice", span)
+        scope.sink.error("E0507", f"`{name}` is given twice", span, help="keep one of the two")
     elif name is None:
-        scope.sink.error("E0511", f"`{verb}` takes {len(names)} arguments", span)
+        scope.sink.error(
+            "E0511",
+            f"`{verb}` takes {len(names)} arguments",
+            span,
+            help=f"its parameters are {', '.join(f'`{n}`' for n in names)}"
+            if names
+            else "write `()`",
+        )
     else:
         scope.sink.error(
             "E0511",

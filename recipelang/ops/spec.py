@@ -250,8 +250,16 @@ class Operation:
 
     @property
     def summary(self) -> str:
-        """The first line of the documentation."""
-        return self.doc.partition("\n")[0]
+        """What it does, in words: the first paragraph of its file, without the verb and the
+        reference; of a file that does not begin with the verb, the first line of the operation's
+        documentation."""
+        of_file = " ".join(
+            str(self.function.__globals__.get("__doc__")).partition("\n\n")[0].split()
+        )
+        if not of_file.startswith(f"{self.verb}: "):
+            return self.doc.partition("\n")[0]
+        text = of_file.removeprefix(f"{self.verb}: ").rstrip(".").partition(" (")[0]
+        return f"{text[:1].upper()}{text[1:]}."
 
     @property
     def draws(self) -> bool:

@@ -28,11 +28,13 @@ def plan(
     inputs is when it takes long. Raises RecipeError for a name in
     ``targets`` or ``skip`` that there is not (E0820), and for a lock or store that cannot be read.
     """
+    from dataclasses import replace
     from pathlib import Path
 
     from recipelang.lineage.lockfile import lock_path, read_lock
     from recipelang.plan.checks import checked_names
     from recipelang.plan.make import make_plan
+    from recipelang.run.inputs import inspect_inputs, occupied_places
     from recipelang.store.store import Store
     from recipelang.store.view import View
 
@@ -41,7 +43,9 @@ def plan(
     lock = read_lock(lock_path(recipe))
     opened = Store.open(Path(store)) if store else Store.open_for(recipe)
     view = View(opened, lock, recipe.absolute().parent, tell=tell)
-    return make_plan(
+    made = make_plan(
         program, tuple(targets), view, backend=backend, preferred=lock.backend,
         skip=frozenset(skip), verify=verify,
     )  # fmt: skip
+    found = (*occupied_places(made), *inspect_inputs(made, tokenise_all=False).diagnostics)
+    return replace(made, diagnostics=(*made.diagnostics, *found))

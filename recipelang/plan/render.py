@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from recipelang.diagnostics.json import diagnostic_json
 from recipelang.diagnostics.terminal import escape
 from recipelang.ir.type_text import show_type
 from recipelang.passes.state import Change
@@ -205,10 +206,7 @@ def to_json(plan: Plan) -> dict[str, object]:
             for one in plan.state.token_sets
         ],
         "passes": [{"pass": change.name, "change": change.text} for change in plan.state.changes],
-        "diagnostics": [
-            {"code": d.code, "message": d.message, "notes": list(d.notes), "help": d.help}
-            for d in plan.diagnostics
-        ],
+        "diagnostics": [diagnostic_json(d) for d in plan.diagnostics],
     }
 
 

@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from recipelang.canonical import canonical_json
 from recipelang.data import source
@@ -23,6 +23,10 @@ from recipelang.diagnostics.diagnostic import fault
 from recipelang.ir.graph import Node
 from recipelang.run.values import RuntimeValue, SplitValue
 from recipelang.values import Attr, Quantity, canonical
+
+if TYPE_CHECKING:
+    from recipelang.data.encoder import Encoder
+    from recipelang.data.tokenise import Documents
 
 __all__ = ["Rows", "evaluate_data"]
 
@@ -52,6 +56,24 @@ class Rows:
     def rows(self) -> Sequence[Row]:
         """All rows, by the columns of the format. Raises RecipeError of band E07."""
         return self._rows
+
+    @cached_property
+    def _documents(self) -> dict[tuple[object, ...], Documents]:
+        return {}
+
+    def documents(self, encoder: Encoder, supervise: str, *, terminate: bool = True) -> Documents:
+        """The rows as tokens, made once for all steps that read them alike: see
+        :func:`~recipelang.data.tokenise.tokenise`.
+        """
+        from recipelang.data.tokenise import tokenise
+
+        key = (*encoder.key, supervise, terminate)
+        if key not in self._documents:
+            self._documents[key] = tokenise(
+                self.rows(), self.format, supervise, encoder,
+                take_tokens=self.take_tokens, terminate=terminate,
+            )  # fmt: skip
+        return self._documents[key]
 
 
 def identity(op: str, **parts: object) -> str:

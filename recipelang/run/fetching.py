@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from recipelang.diagnostics import Label, RecipeError
 from recipelang.ir.graph import Node, walk
 from recipelang.lineage.keys import is_input
 from recipelang.ops import registry
@@ -32,7 +34,7 @@ def fetch_missing(program: Program, folder: Path, listener: Listener) -> bool:
 
     missing = [node for node in hub_sources(program) if source_path(node, folder) is None]
     for node in missing:
-        _fetch(node, listener, metadata=False)
+        _fetch(program, node, listener, metadata=False)
     return bool(missing)
 
 
@@ -40,17 +42,24 @@ def fetch_all(
     program: Program, listener: Listener, *, metadata: bool
 ) -> list[tuple[str, Path, str]]:
     """Fetch every source of the hub: its URI, its folder, its commit. Raises RecipeError E0723."""
-    return [_fetch(node, listener, metadata=metadata) for node in hub_sources(program)]
+    return [_fetch(program, node, listener, metadata=metadata) for node in hub_sources(program)]
 
 
-def _fetch(node: Node, listener: Listener, *, metadata: bool) -> tuple[str, Path, str]:
+def _fetch(
+    program: Program, node: Node, listener: Listener, *, metadata: bool
+) -> tuple[str, Path, str]:
+    """Fetch one source; what hinders it is told at its place in the recipe."""
     from recipelang.sources import fetch
 
     uri, revision = str(node.attr("uri")), node.attr("revision")
     listener(Note(f"fetching {uri}"))
-    found = fetch(
-        uri, revision if isinstance(revision, str) else None, token=_token(node), metadata=metadata
-    )
+    commit = revision if isinstance(revision, str) else None
+    try:
+        found = fetch(uri, commit, token=_token(node), metadata=metadata)
+    except RecipeError as error:
+        span = program.spans.get(node)
+        label = Label(span) if span else None
+        raise RecipeError(*(replace(d, primary=label) for d in error.diagnostics)) from error
     return uri, found.path, found.revision
 
 

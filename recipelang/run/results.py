@@ -15,7 +15,7 @@ from recipelang.run.measured import measurement_json
 from recipelang.run.merge_text import merge_rows, merge_title, notes
 from recipelang.run.record import RunRecord
 from recipelang.run.soup_reports import SoupReport, soup_rows
-from recipelang.run.summary import sentence, table_rows, value_text
+from recipelang.run.summary import number_text, sentence, table_rows, value_text
 from recipelang.run.values import Measurement, Table
 from recipelang.weights.figures import MergeReport
 
@@ -114,7 +114,7 @@ def gate_line(gate: GateResult) -> str:
     verdict = "passed" if gate.passed else "FAILED" if gate.hard else "not met"
     kind = "require" if gate.hard else "expect"
     text = gate.text if gate.text.startswith(kind) else f"{kind} {gate.text}"
-    values = f"{gate.left:.4g} {gate.op} {gate.right:.4g}"
+    values = f"{number_text(gate.left)} {gate.op} {number_text(gate.right)}"
     message = f"  ({gate.message})" if gate.message else ""
     return f"{verdict:<7} {text}: {values}{message}"
 

@@ -15,17 +15,17 @@ from pathlib import Path
 from recipelang.diagnostics import Diagnostic, Label, RecipeError, Sink
 from recipelang.ir.graph import Node
 from recipelang.lineage.lockfile import lock_path, read_lock
-from recipelang.program import GateRoot, Program, PublishRoot, nodes_of
+from recipelang.program import GateRoot, Program, nodes_of
 from recipelang.run.events import Event, Listener, Note
 from recipelang.run.executor import execute
 from recipelang.run.gates import GateResult, evaluate_gate
+from recipelang.run.inputs import inspect_inputs, missing_sources, occupied_places
 from recipelang.run.keeping import Keeper, LockedChange, locked_fault
 from recipelang.run.locking import changed_places
 from recipelang.run.merge_reports import merge_reports, merge_warnings
 from recipelang.run.opening import open_value
 from recipelang.run.publish import (
     Publication,
-    check_place,
     is_published,
     publish_all,
     resolve,
@@ -34,6 +34,7 @@ from recipelang.run.record import new_run, run_folder, write_run
 from recipelang.run.results import Outcome, file_name, markdown, results_json
 from recipelang.run.session import Session
 from recipelang.run.soup_reports import soup_reports
+from recipelang.run.summary import number_text
 from recipelang.run.values import AdapterValue, Measurement, ModelValue, Table
 from recipelang.store import Store
 from recipelang.store.files import ensure_folder
@@ -116,8 +117,10 @@ def run_program(
     errors = [d for d in plan.diagnostics if d.severity == "error"]
     if errors:
         raise RecipeError(*plan.diagnostics)
-    for root in plan.publishes:
-        _at(root, lambda root=root: check_place(resolve(root.uri, root.folder), root.overwrite))
+    inspected = inspect_inputs(plan, tokenise_all=True)
+    wrong = (*occupied_places(plan), *missing_sources(plan), *inspected.diagnostics)
+    if wrong:
+        raise RecipeError(*wrong)
     if plan.to_run:
         store.prepare()
     record = new_run(path, targets=options.targets, params=dict(options.settings))
@@ -125,6 +128,7 @@ def run_program(
         plan, store, view, listener, record.id, wanted=options.backend,
         named=options.backend or plan.backend or before.backend, stopped=stopped,
     )  # fmt: skip
+    session.values.update(inspected.values)
     writes = not options.locked and (not options.settings or options.write_lock)
     params = dict(options.settings) if options.write_lock else {}
     keeper = Keeper(session, record, path, before, writes, options.locked, params=params)
@@ -143,18 +147,8 @@ def check_targets(program: Program, targets: tuple[str, ...]) -> None:
             hint = f"did you mean `{near[0]}`?" if near else "name a binding of the recipe"
             raise fault("E0857", f"the recipe has no binding `{name}`", help=hint)
         if not nodes_of(program.bindings[name]):
-            raise fault("E0857", f"`{name}` is a constant, nothing is built for it")
-
-
-def _at(root: PublishRoot, work: object) -> None:
-    """Do something for a publish; its complaints are reported there."""
-    assert callable(work)
-    try:
-        work()
-    except RecipeError as error:
-        label = Label(root.span)
-        found = (d if d.primary else replace(d, primary=label) for d in error.diagnostics)
-        raise RecipeError(*found) from error
+            hint = "name a model, a measure or a table"
+            raise fault("E0857", f"`{name}` is a constant, nothing is built for it", help=hint)
 
 
 def _carry_out(session: Session, keeper: Keeper) -> Outcome:
@@ -211,8 +205,12 @@ def _judge(session: Session, keeper: Keeper, wrong: tuple[Diagnostic, ...]) -> O
 
 
 def _gate_fault(root: GateRoot, gate: GateResult) -> Diagnostic:
-    message = f"the gate does not hold: {gate.left:.4g} {gate.op} {gate.right:.4g}"
-    notes = tuple(f"{name}: {m.value:.4g} [{m.low:.4g}, {m.high:.4g}]" for name, m in gate.measured)
+    left, right = number_text(gate.left), number_text(gate.right)
+    message = f"the gate does not hold: {left} {gate.op} {right}"
+    notes = tuple(
+        f"{name}: {number_text(m.value)} [{number_text(m.low)}, {number_text(m.high)}]"
+        for name, m in gate.measured
+    )
     return Diagnostic(
         "E0858", "error", message, Label(root.span, gate.message), (), notes,
         help="nothing was published; everything that was built is in the store",

@@ -26,6 +26,13 @@ def find_model(name: str, here: Path) -> ModelValue:
     file, colon, binding = name.rpartition(":")
     if colon and file.endswith(".recipe"):
         return _binding(here / file, binding)
+    if (here / name / "adapter_config.json").exists() and not (
+        here / name / "config.json"
+    ).exists():
+        raise fault(
+            "E0859", f"`{name}` is an adapter without its model",
+            help="name the binding of the fine-tuned model: `FILE.recipe:NAME`",
+        )  # fmt: skip
     if (here / name).exists():
         from recipelang.weights.metadata import open_model
 
@@ -101,9 +108,10 @@ def _stored(prefix: str, here: Path) -> ModelValue:
     store = Store.open_for(here)
     found = [a for a in store.artifacts(prefix) if (m := store.manifest(a)) and m.kind == "model"]
     if len(found) != 1:
-        say = "no model" if not found else f"{len(found)} models"
+        say = f"{len(found)} models" if found else "no model"
+        verb = "start" if found else "starts"
         raise fault(
-            "E0859", f"{say} of the store `{store.root}` start with `{prefix}`",
+            "E0859", f"{say} of the store `{store.root}` {verb} with `{prefix}`",
             help="`recipe log` lists artifacts; a model kept as an adapter is named by its "
             "binding, `FILE.recipe:NAME`",
         )  # fmt: skip

@@ -22,7 +22,6 @@ from recipelang.data.batch import Batch
 from recipelang.data.draws import uniform
 from recipelang.data.encoder import Encoder
 from recipelang.data.packing import Packed, windows
-from recipelang.data.tokenise import tokenise
 from recipelang.run.data import Rows
 
 if TYPE_CHECKING:
@@ -108,14 +107,7 @@ def windows_of(encoder: Encoder, data: Rows, length: int, supervise: str) -> Win
 
     Raises RecipeError E0778 where nothing is scored.
     """
-    documents = tokenise(
-        data.rows(),
-        data.format,
-        supervise,
-        encoder,
-        take_tokens=data.take_tokens,
-        terminate=data.format != "text",
-    )
+    documents = data.documents(encoder, supervise, terminate=data.format != "text")
     return Windows(windows(documents, length))
 
 

@@ -82,5 +82,6 @@ def _tokenizer_files(session: Session, node: Node) -> dict[str, bytes]:
         found = {n: place.path / n for n in names if (place.path / n).is_file()}
     files = {n: f if isinstance(f, bytes) else f.read_bytes() for n, f in found.items()}
     if "tokenizer.json" not in files:
-        raise fault("E0734", f"`{place.path}` has no `tokenizer.json`")
+        help = "name the folder or the file of a tokenizer in the `tokenizers` format"
+        raise fault("E0734", f"`{place.path}` has no `tokenizer.json`", help=help)
     return files

@@ -15,12 +15,19 @@ from collections.abc import Sequence
 
 from recipelang.run.values import Measurement, Table
 
-__all__ = ["means", "sentence", "table_rows", "value_text"]
+__all__ = ["means", "number_text", "sentence", "table_rows", "value_text"]
 
 
 def value_text(found: Measurement) -> str:
     """``1.332 [1.290, 1.371]``: the value and its 95 % interval."""
     return f"{_short(found.value)} [{_short(found.low)}, {_short(found.high)}]"
+
+
+def number_text(value: float) -> str:
+    """``6.83`` or ``33,472``: four significant digits, and whole from a thousand on."""
+    if abs(value) >= 1000 and abs(value) != float("inf"):
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
 
 
 def _short(value: float) -> str:

@@ -24,7 +24,6 @@ from recipelang.data.batch import Batch
 from recipelang.data.encoder import Encoder, encoder_of, token_bytes
 from recipelang.data.order import rows_at, rows_in, steps_of
 from recipelang.data.packing import Packed, pack
-from recipelang.data.tokenise import tokenise
 from recipelang.diagnostics.diagnostic import fault
 from recipelang.ir.graph import Node
 from recipelang.objectives import resolve
@@ -53,7 +52,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["make_job", "train"]
+__all__ = ["make_job", "row_length", "train"]
 
 LENGTH = 1024
 """Tokens of a row where neither the step nor the dataset names a length."""
@@ -176,11 +175,15 @@ def precision_of(field: Attr, model: ModelValue) -> Any:
     return max(sorted(sizes), key=lambda name: sizes[name])
 
 
+def row_length(node: Node, data: Rows) -> int:
+    """Tokens of a row: the step's, else the dataset's, else 1,024."""
+    length = node.attr("length")
+    return length if isinstance(length, int) else (data.length or LENGTH)
+
+
 def _packed(
     node: Node, data: Rows, encoder: Encoder, student: ModelValue, backend: Backend
 ) -> Packed:
-    length = node.attr("length")
-    chosen = length if isinstance(length, int) else (data.length or LENGTH)
     packing = bool(node.attr("packing", True))
     config = student.checkpoint.config
     if packing and not backend.isolates_documents(config):
@@ -190,8 +193,9 @@ def _packed(
             help="train one document a row: `packing = false`",
         )
     supervise = supervised_by(data.format, node.attr("supervise"))
-    documents = tokenise(data.rows(), data.format, supervise, encoder, take_tokens=data.take_tokens)
-    return pack(documents, chosen, packing=packing, overflow=str(node.attr("overflow", "cut")))
+    documents = data.documents(encoder, supervise)
+    overflow = str(node.attr("overflow", "cut"))
+    return pack(documents, row_length(node, data), packing=packing, overflow=overflow)
 
 
 def _steps(node: Node, rows: int) -> tuple[int, int | None]:

@@ -124,7 +124,9 @@ def _differ(a: Member, b: Member) -> bool:
         return False
     for member, tokenizer in ((a, left), (b, right)):
         if not is_readable(tokenizer):
-            raise Fault("E0642", f"the tokens of `{member.name}` cannot be read", at=member.at)
+            text = f"the tokens of `{member.name}` cannot be read"
+            help = "put a `tokenizer.json` into its folder"
+            raise Fault("E0642", text, at=member.at, help=help)
     return not same_ids(left, right)
 
 

@@ -123,7 +123,8 @@ def tokenizer_type(uri: str, *, folder: Path | None = None) -> TokenizerType | N
         return TokenizerType(read_gguf(place.path).digest("tokenizer.ggml."), str(place.path))
     file = place.path / "tokenizer.json" if place.path.is_dir() else place.path
     if not file.is_file():
-        raise fault("E0734", f"`{place.path}` has no `tokenizer.json`")
+        help = "name the folder or the file of a tokenizer in the `tokenizers` format"
+        raise fault("E0734", f"`{place.path}` has no `tokenizer.json`", help=help)
     return _tokenizer({"tokenizer.json": file})
 
 

@@ -74,7 +74,7 @@ def test_one_file_adds_an_operation(toys: Path, capsys: pytest.CaptureFixture[st
         operation
     )
     assert main(["ops"]) == 0
-    assert "toy-merge                Merge toys" in capsys.readouterr().out
+    assert "toy-merge                An operation of a test" in capsys.readouterr().out
     assert main(["ops", "toy-merge", "--format", "json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["operations"][0]["fields"][0]["name"] == "share"
@@ -138,3 +138,14 @@ def test_every_operation_has_a_reference() -> None:
         assert operation.doc
         assert reference(operation)
         assert [f.name for f in operation.fields if not f.doc] == []
+
+
+def test_the_list_says_in_words_what_operations_do(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line an operation, without formulas; `ties-merge` reads as in its paper."""
+    assert main(["ops"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        "ties-merge               Keep each task vector's largest changes, elect a sign"
+        in "".join(line for line in lines if line.startswith("ties-merge"))
+    )
+    assert not [line for line in lines if " = " in line or "sum_i" in line or len(line) > 170]

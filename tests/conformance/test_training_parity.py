@@ -107,7 +107,7 @@ def test_float64_runs_are_the_same(case: str) -> None:
     compare(*both(CASES[case]("F64")), loss=1e-8, weights=1e-7)
 
 
-@pytest.mark.parametrize("case", ["full", "distillation"])
+@pytest.mark.parametrize("case", CASES)
 def test_float32_runs_stay_close(case: str) -> None:
     """At F32 they give the same losses to 1e-3."""
     compare(*both(CASES[case]("F32")), loss=1e-3, weights=1e-2)

@@ -31,7 +31,8 @@ def found(text: str, folder: str) -> list[str]:
 
 @pytest.mark.parametrize("code", codes())
 def test_example_yields_exactly_its_code(code: str, folder: str) -> None:
-    """The bad example of a page yields its code and no other; the good one yields none."""
+    """The bad example of a page yields its code and no other, with a place and a remedy; the good
+    one yields none."""
     known = page(code)
     assert known is not None
     wrong, right = known.recipes("Wrong"), known.recipes("Right")
@@ -41,6 +42,9 @@ def test_example_yields_exactly_its_code(code: str, folder: str) -> None:
         return
     assert len(wrong) == len(right) == 1
     assert set(found(wrong[0], folder)) == {code}
+    for diagnostic in check_text(wrong[0], folder=folder).sink:
+        assert diagnostic.primary is not None
+        assert diagnostic.help
     assert found(right[0], folder) == []
 
 

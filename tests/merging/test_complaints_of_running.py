@@ -147,7 +147,7 @@ def test_16_an_offline_merge_asks_for_no_network(
     from recipelang.run.running import RunOptions, run_recipe
 
     outcome = run_recipe(tmp_path / "m.recipe", RunOptions(offline=True))
-    assert outcome.exit_code == 4
+    assert outcome.exit_code == 2  # refused before anything is computed
     told = [(d.code, d.help) for d in outcome.diagnostics if d.severity == "error"]
     assert any(code == "E0723" and "recipe fetch" in help for code, help in told)
 

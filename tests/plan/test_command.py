@@ -90,3 +90,30 @@ def test_a_recipe_with_faults_has_no_plan(recipe: Path, capsys: pytest.CaptureFi
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "modle" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("command", "schema"),
+    [("plan", "recipelang/plan/1"), ("fetch", "recipelang/fetch/1"),
+     ("check", "recipelang/check/1"), ("run", "recipelang/results/1")],
+)  # fmt: skip
+def test_faults_stand_in_the_json(
+    command: str, schema: str, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where there is nothing to show there is one object still, with all faults and places."""
+    recipe.write_text('x = modle "a"\ny = model "b" { dtpe = f16 }\n')
+    assert main([command, str(recipe), "--format", "json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema"] == schema
+    assert [d["code"] for d in found["diagnostics"]] == ["E0202", "E0501"]
+    assert [d["primary"]["span"]["start"]["line"] for d in found["diagnostics"]] == [1, 2]
+
+
+def test_a_sample_that_cannot_be_is_json_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model that is not there."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["sample", "nothing", "a", "--format", "json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [d["code"] for d in found["diagnostics"]] == ["E0859"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from recipelang.cli import main
+from recipelang.cli._results import print_results
 from tests.run.project import Finished
 
 
@@ -75,3 +76,16 @@ def test_sample_names_what_is_missing(
     assert main(["sample", "nothing", "A"]) == 1
     assert "E0859" in capsys.readouterr().err
     assert main(["sample", "a.recipe:proverbs", "A"]) == 1
+    capsys.readouterr()
+    assert main(["sample", "out/adapter", "A"]) == 1
+    assert "an adapter without its model" in capsys.readouterr().err
+
+
+def test_what_is_offered_next_is_a_model(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An adapter was published last; the model before it is what can be sampled."""
+    monkeypatch.chdir(finished.recipe.parent)
+    assert [path.name for path in finished.outcome.published] == ["both", "adapter"]
+    print_results(finished.outcome, finished.recipe, {})
+    assert 'recipe sample out/both "' in capsys.readouterr().out

@@ -46,7 +46,12 @@ def _type(step: Typed) -> DatasetType:
     weights, examples = step.fields.get("weight"), step.fields.get("examples")
     given = [w for w in weights if isinstance(w, int | float)] if isinstance(weights, tuple) else []
     if given and len(given) == len(parts) and sum(given) <= 0:
-        raise Fault("E0570", "the weights of a mixture are all zero", at="weight")
+        raise Fault(
+            "E0570",
+            "the weights of a mixture are all zero",
+            at="weight",
+            help="a weight is the share of a dataset's rows: `mix a(weight = 2) with b`",
+        )
     rows = [p.rows for p in parts]
     total = examples if isinstance(examples, int) else None
     if total is None and not given and None not in rows:

@@ -39,7 +39,12 @@ def _type(step: Typed) -> SplitType:
             help="take examples instead: `take = 500 examples`",
         )
     if data.rows is not None and data.rows < 2:
-        raise Fault("E0782", "a dataset of fewer than two rows cannot be split", at="data")
+        raise Fault(
+            "E0782",
+            "a dataset of fewer than two rows cannot be split",
+            at="data",
+            help="add rows, or use the dataset whole",
+        )
     return SplitType(
         DatasetType(data.columns, data.format, None, data.length, data.bytes, None, data.template)
     )

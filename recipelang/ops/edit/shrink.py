@@ -29,7 +29,8 @@ def kept_layers(fields: dict[str, Attr], count: int) -> tuple[int, ...]:
     value = fields[name]
     if isinstance(value, int):
         if not 1 <= value <= count:
-            raise Fault("E0611", f"`layers` is {value}, and the model has {count} layers", at=name)
+            text = f"`layers` is {value}, and the model has {count} layers"
+            raise Fault("E0611", text, at=name, help=f"keep fewer than {count}")
         return evenly_spaced(count, value)
     listed = [i for i in value if isinstance(i, int)] if isinstance(value, tuple) else []
     for i in listed:
@@ -38,16 +39,17 @@ def kept_layers(fields: dict[str, Attr], count: int) -> tuple[int, ...]:
                 "E0611",
                 f"there is no layer {i}: the model has {count}, from 0 to {count - 1}",
                 at=name,
+                help=f"layers are counted from 0: the last one is {count - 1}",
             )
     if len(set(listed)) != len(listed):
-        raise Fault("E0540", f"`{name}` names a layer twice", at=name)
+        raise Fault("E0540", f"`{name}` names a layer twice", at=name, help="name it once")
     keep = (
         tuple(sorted(listed))
         if name == "keep"
         else tuple(i for i in range(count) if i not in listed)
     )
     if not keep:
-        raise Fault("E0540", "no layer would be left", at=name)
+        raise Fault("E0540", "no layer would be left", at=name, help="keep one at least")
     return keep
 
 

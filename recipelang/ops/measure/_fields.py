@@ -58,6 +58,7 @@ def check_pairs(
                     "E0776",
                     f"this scores text, prompt-completion or chat, found {data.format}",
                     at=at,
+                    help="measure it on data of one of these formats",
                 )
             supervise = step.fields.get("supervise")
             if isinstance(supervise, str) and supervise not in FORMATS[data.format]:

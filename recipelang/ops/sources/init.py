@@ -27,12 +27,14 @@ def init_result(typed: Typed) -> ModelType:
             "E0544",
             f"`hidden` is {hidden}, which is not an even number times {heads} heads",
             at="hidden",
+            help=f"take a multiple of {2 * heads}",
         )
     if isinstance(kv_heads, int) and heads % kv_heads:
         raise Fault(
             "E0544",
             f"`heads` is {heads}, which is not a multiple of `kv_heads` {kv_heads}",
             at="kv_heads",
+            help="take a number that divides `heads`",
         )
     tokenizer = typed.one("tokenizer")
     known = tokenizer if isinstance(tokenizer, TokenizerType) and tokenizer.path else None

@@ -154,7 +154,7 @@ def _examples(tensors: Mapping[str, TensorInfo]) -> str:
 def _check_data(step: Typed, data: DatasetType, role: str, model: ModelType | None) -> None:
     """The format must be trainable, supervision must select something, chats need a template."""
     if data.rows == 0:
-        raise Fault("E0774", "the dataset has no rows", at=role)
+        raise Fault("E0774", "the dataset has no rows", at=role, help="add rows, or `take` more")
     if data.format is None:
         return
     if data.format not in FORMATS:

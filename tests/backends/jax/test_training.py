@@ -85,8 +85,8 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_split_of_the_batch_changes_nothing(toy: None) -> None:
-    """Every objective, with a statistic and several counts, in one micro-batch or in uneven
-    ones."""
+    """Every objective, with a statistic and several counts: eight rows at once, and in
+    micro-batches of four, two, one, and an uneven three."""
     names = ("cross_entropy", "forward_kl", "reverse_kl", "centred")
     parts = [
         Form("term", (("weight", 0.3 + i / 10), ("of", Form(name)))) for i, name in enumerate(names)
@@ -94,8 +94,11 @@ def test_a_split_of_the_batch_changes_nothing(toy: None) -> None:
     settings: dict[str, Any] = {
         "objective": Form("sum", tuple((str(i), part) for i, part in enumerate(parts))),
         "teachers": (tiny.checkpoint("llama", "F32", seed=3, **SMALL),),
+        "batch": lambda step: tiny.batch(rows=8, seed=step),
     }
-    close(train(job(**settings)), train(job(**settings, micro_batch=3)), 1e-12)
+    whole = train(job(**settings))
+    for rows in (4, 3, 2, 1):
+        close(whole, train(job(**settings, micro_batch=rows)), 1e-12)
 
 
 def test_recomputing_changes_nothing() -> None:
