@@ -59,12 +59,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def info_lines(info: Info) -> Iterator[str | list[list[str]]]:
-    """Lines of text, and the merge's table as rows with a header."""
+    """Lines of text, and the tables of the search and the merge as rows with a header."""
     from recipelang.run.merge_text import bar_lines, merge_rows, merge_title, notes
+    from recipelang.run.soup_reports import soup_line, soup_rows
 
     yield info.name
     for title, text in _facts(info):
         yield f"  {title:<14}{text}".rstrip()
+    if info.soup is not None:
+        yield ""
+        yield f"greedy-soup: {soup_line(info.soup)}"
+        yield ""
+        yield [list(row) for row in soup_rows(info.soup)]
     if info.report is not None:
         yield ""
         yield merge_title(info.report)

@@ -6,9 +6,10 @@ Example: ``describe("medic.recipe:student", Path.cwd()).parameters`` is the numb
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from recipelang.diagnostics import RecipeError
 from recipelang.lineage.lockfile import LockedStep, read_lock
@@ -17,6 +18,7 @@ from recipelang.ops.marks import Mark
 from recipelang.ops.registry import lookup
 from recipelang.run.publish import MARKER, is_published
 from recipelang.run.sampling import find_model
+from recipelang.run.soup_reports import SoupReport, read_soup
 from recipelang.store import Store
 from recipelang.types import ModelType
 from recipelang.values import canonical
@@ -26,6 +28,7 @@ from recipelang.weights.strict_json import as_list
 
 __all__ = ["Info", "Made", "MadeStep", "describe"]
 
+Report = TypeVar("Report")
 SCHEMA = "recipelang/info/1"
 SIZES = (
     ("layers", "num_hidden_layers"), ("hidden", "hidden_size"), ("heads", "num_attention_heads"),
@@ -64,8 +67,9 @@ class Made:
 @dataclass(frozen=True, eq=False)
 class Info:
     """``name`` is as asked for; ``artifact`` is empty for a folder that was not published from
-    here. ``dtypes`` counts the parameters of each dtype (safetensors names). ``made`` and
-    ``report`` are None where nothing is known of how the model came to be."""
+    here. ``dtypes`` counts the parameters of each dtype (safetensors names). ``made``,
+    ``report`` (of a merge) and ``soup`` (of a search) are None where nothing is known of how the
+    model came to be."""
 
     name: str
     artifact: str
@@ -73,6 +77,7 @@ class Info:
     dtypes: Mapping[str, int]
     made: Made | None
     report: MergeReport | None
+    soup: SoupReport | None
 
     @property
     def sizes(self) -> dict[str, object]:
@@ -97,6 +102,7 @@ class Info:
             "chat_template": self.type.chat_template is not None,
             "made": None if made is None else asdict(made),
             "merge": None if self.report is None else self.report.to_json(),
+            "soup": None if self.soup is None else self.soup.to_json(),
         }  # fmt: skip
 
 
@@ -116,14 +122,21 @@ def describe(name: str, here: Path) -> Info:
         dtypes[info.dtype] = dtypes.get(info.dtype, 0) + info.elements
     found = _locked(artifact, place, _locks(name, here))
     if found is None:
-        return Info(name, artifact, kind, dtypes, None, _report(artifact, here, ("",), {}))
+        report = _report(artifact, here, ("",), read_report)
+        soup = _report(artifact, here, ("",), read_soup)
+        return Info(name, artifact, kind, dtypes, None, report, soup)
     path, place, steps = found
     names: dict[str, str] = {}
-    for step in sorted(steps, key=lambda s: (len(s), s)):
+    for step in sorted(steps, key=lambda s: (_searches(steps[s]), len(s), s)):
         names.setdefault(steps[step].out, step)
     keys = [s.key for s in (steps[place], *steps.values()) if s.out == artifact]
-    report = _report(artifact, path, keys, names)
-    return Info(name, artifact, kind, dtypes, _made(path, place, steps, names), report)
+    report = _report(artifact, path, keys, read_report)
+    soup = _report(artifact, path, keys[:1], read_soup)
+    return Info(
+        name, artifact, kind, dtypes, _made(path, place, steps, names),
+        None if report is None else report.renamed(names),
+        None if soup is None else soup.renamed(names),
+    )  # fmt: skip
 
 
 def _published(folder: Path) -> tuple[str, str]:
@@ -200,13 +213,17 @@ def _settings(verb: str, step: LockedStep) -> dict[str, str]:
     return found
 
 
+def _searches(step: LockedStep) -> bool:
+    """Whether the step chose its result, which may be one of its inputs: that has the name of the
+    step that made it."""
+    operation = lookup(step.op.partition("@")[0])
+    return operation is not None and operation.kind == "search"
+
+
 def _report(
-    artifact: str, near: Path, keys: Iterable[str], names: Mapping[str, str]
-) -> MergeReport | None:
+    artifact: str, near: Path, keys: Iterable[str], read: Callable[[object], Report | None]
+) -> Report | None:
     """The report by the first of these actions that has one (an empty key: by any action)."""
     store = Store.open_for(near)
-    for key in keys if artifact else ():
-        report = read_report(store.report(artifact, key))
-        if report is not None:
-            return report.renamed(names)
-    return None
+    found = (read(store.report(artifact, key)) for key in keys) if artifact else ()
+    return next((report for report in found if report is not None), None)

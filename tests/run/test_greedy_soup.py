@@ -155,6 +155,29 @@ def test_the_report_and_the_log_tell_what_was_accepted(
     assert line in capsys.readouterr().out
 
 
+def test_info_tells_what_was_accepted(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the recipe's names, with what each candidate and each mean measured; only of the soup, not
+    of a merge or a candidate with the same numbers."""
+    search = made.outcome.soups["soup"].search
+    capsys.readouterr()
+    assert main(["info", str(made.recipe), "soup"]) == 0
+    shown = capsys.readouterr().out
+    assert "the mean of bold, quick and wise, of 4 candidates" in shown
+    rows = [line.split() for line in shown.splitlines()]
+    for trial in search.trials:
+        name = made.outcome.soups["soup"].names[trial.candidate]
+        verdict = "accepted" if trial.accepted else "worse"
+        alone = f"{search.values[trial.candidate]:.5g}"
+        assert [name, alone, f"{trial.value:.5g}", verdict] in rows
+    assert main(["info", str(made.recipe), "alone", "--format", "json"]) == 0
+    soup = json.loads(capsys.readouterr().out)["soup"]
+    assert [row["name"] for row in soup["candidates"]] == ["wise"]
+    assert (soup["accepted"], soup["trials"]) == ([0], [])
+    for other in ("mean", "wise"):
+        assert main(["info", str(made.recipe), other, "--format", "json"]) == 0
+        assert json.loads(capsys.readouterr().out)["soup"] is None
+
+
 def test_the_plan_counts_the_trials(tmp_path: Path) -> None:
     """Every candidate is measured by a step of its own, and the search's estimate holds a
     measuring less than there are candidates."""
