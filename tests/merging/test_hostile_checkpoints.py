@@ -11,18 +11,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from recipelang.cli.main import main
 from recipelang.run import merging
+from tests.merging.bounded import Told, run_bounded
+from tests.merging.hostile import ADAPTED, ADAPTERS, MERGE, REFUSED
 from tests.merging.projects import (
-    CONFIG,
     SHAPES,
     arrays_of,
     check,
@@ -33,185 +36,69 @@ from tests.merging.projects import (
     tuned,
     write_model,
 )
-from tests.weights.test_safetensors import HOSTILE, framed, row
 
-INDEX = "model.safetensors.index.json"
-MERGE = models("b", "a") + 'm = linear-merge b with a\npublish m to "out"\n'
-Build = Callable[[Path], object]
+COMMANDS = ("check", "run")
 
 
-def bytes_of(data: bytes) -> Build:
-    """The weights are these bytes."""
-    return lambda folder: (folder / "model.safetensors").write_bytes(data)
-
-
-def known(case: str) -> Build:
-    """The weights are a file that the header's own tests refuse."""
-    return bytes_of(HOSTILE[case][0])
-
-
-def named(name: str) -> Build:
-    """A tensor of this name."""
-    return bytes_of(framed({name: row("U8", [1], [0, 1])}, b"x"))
-
-
-def shards(**table: str) -> Build:
-    """Shards ``one`` (tensor x) and ``two`` (tensor y), and an index that says this."""
-
-    def build(folder: Path) -> None:
-        (folder / "model.safetensors").unlink()
-        for shard, tensor in (("one", "x"), ("two", "y")):
-            save_file({tensor: np.zeros(2, np.float32)}, folder / f"{shard}.safetensors")
-        (folder / INDEX).write_text(json.dumps({"weight_map": table}))
-
-    return build
-
-
-def total(size: object) -> Build:
-    """A true index that says how large the weights are."""
-
-    def build(folder: Path) -> None:
-        shards()(folder)
-        table = {"x": "one.safetensors", "y": "two.safetensors"}
-        index = {"metadata": {"total_size": size}, "weight_map": table}
-        (folder / INDEX).write_text(json.dumps(index))
-
-    return build
-
-
-def twice(folder: Path) -> None:
-    """One tensor in two shards."""
-    shards(x="one.safetensors", y="two.safetensors")(folder)
-    save_file({"x": np.zeros(2, np.float32)}, folder / "two.safetensors")
-
-
-def link(target: str) -> Build:
-    """The weights are a link."""
-
-    def build(folder: Path) -> None:
-        (folder / "model.safetensors").unlink()
-        (folder / "model.safetensors").symlink_to(target)
-
-    return build
-
-
-def other_kind(make: Callable[[Path], object]) -> Build:
-    """The weights are no regular file."""
-
-    def build(folder: Path) -> None:
-        (folder / "model.safetensors").unlink()
-        make(folder / "model.safetensors")
-
-    return build
-
-
-def hard_link(folder: Path) -> None:
-    """The weights are a file that is no model's, under a second name."""
-    (folder.parent / "secret").write_text("token = swordfish, and more")
-    (folder / "model.safetensors").unlink()
-    os.link(folder.parent / "secret", folder / "model.safetensors")
-
-
-def pickled(folder: Path) -> None:
-    """A pickle that makes a folder when it is loaded."""
-    (folder / "model.safetensors").unlink()
-    canary = str(folder.parent / "canary")
-    (folder / "pytorch_model.bin").write_bytes(b"cos\nmkdir\n(V" + canary.encode() + b"\ntR.")
-
-
-def config(text: str, encoding: str = "utf-8") -> Build:
-    """This config.json."""
-    return lambda folder: (folder / "config.json").write_text(text, encoding=encoding)
-
-
-def setting(key: str, value: object) -> Build:
-    """A key of config.json."""
-    return config(json.dumps({**CONFIG, key: value}))
-
-
-REFUSED: dict[str, tuple[Build, str, str]] = {
-    "1-header-of-200-MB": (known("200 MB header"), "E0724", "the limit is 100000000"),
-    "2-header-past-the-end": (known("header past the end"), "E0724", "the header ends at 5008"),
-    "3-overlap": (known("overlap"), "E0724", "`a` and `b` overlap at byte"),
-    "3-aliased": (known("aliased"), "E0724", "`a` and `b` overlap at byte"),
-    "3-hole": (known("hole"), "E0724", "belong to no tensor"),
-    "3-trailing-bytes": (known("trailing bytes"), "E0724", "belong to no tensor"),
-    "4-overflow": (known("shape overflow"), "E0724", "needs"),
-    "4-larger-than-its-range": (known("huge shape"), "E0724", "its offsets hold 4"),
-    "5-twice-in-a-header": (known("duplicate name"), "E0724", "`a` is defined twice"),
-    "5-twice-in-shards": (twice, "E0726", "`x` is defined twice"),
-    "6-NUL": (named("a\0"), "E0724", 'the tensor name "a\\x00" is not allowed'),
-    "6-newline": (named("a\n"), "E0724", 'the tensor name "a\\n" is not allowed'),
-    "6-escape": (named("\x1b[2J"), "E0724", 'the tensor name "\\x1b[2J" is not allowed'),
-    "6-step-upwards": (named("../x"), "E0724", 'the tensor name "../x" is not allowed'),
-    "6-empty": (named(""), "E0724", 'the tensor name "" is not allowed'),
-    "6-long": (named("a" * 1100), "E0724", "is not allowed"),
-    "7-one-text-twice": (known("look-alike names"), "E0724", "look the same"),
-    "8-half-a-million-tensors": (known("too many tensors"), "E0724", "the limit of 500000"),
-    "9-shard-upwards": (shards(x="../x.safetensors"), "E0725", '"../x.safetensors"'),
-    "9-shard-absolute": (shards(x="/etc/passwd"), "E0725", '"/etc/passwd"'),
-    "9-shard-on-a-drive": (shards(x="C:\\x"), "E0725", '"C:\\x"'),
-    "9-shard-in-a-folder": (shards(x="a/b"), "E0725", 'the shard name "a/b" must be a plain'),
-    "9-link-out": (link("../b/model.safetensors"), "E0725", "a link that leaves its folder"),
-    "9-link-to-a-device": (link("/dev/zero"), "E0725", "a link that leaves its folder"),
-    "9-FIFO": (other_kind(os.mkfifo), "E0724", "is not a regular file"),
-    "9-folder": (other_kind(os.mkdir), "E0724", "is not a regular file"),
-    "10-missing-shard": (
-        shards(x="one.safetensors", y="three.safetensors"), "E0726",
-        "three.safetensors` is missing",
-    ),
-    "10-tensor-not-in-the-index": (
-        shards(x="one.safetensors", z="two.safetensors"), "E0726", "the index lacks it",
-    ),
-    "10-total-size": (total(5), "E0726", "5 bytes, the shards hold 16"),
-    "11-loop-of-links": (link("model.safetensors"), "E0720", "holds no weights"),
-    "11-hard-link-to-a-secret": (hard_link, "E0724", "is damaged or unsafe"),
-    "12-pickle-only": (pickled, "E0727", "only pickle weights"),
-    "13-pickle-renamed": (known("pickle"), "E0724", "looks like a pickle"),
-    "13-zip-renamed": (known("zip"), "E0724", "looks like a zip archive"),
-    "13-7z-renamed": (bytes_of(b"7z\xbc\xaf" + bytes(20)), "E0724", "looks like a 7z archive"),
-    "13-gguf-renamed": (known("gguf"), "E0724", "looks like a GGUF"),
-    "15-1e9-layers": (setting("num_hidden_layers", 10**9), "E0728", "`num_hidden_layers` is 10"),
-    "15-negative": (setting("hidden_size", -4), "E0728", "`hidden_size` is -4"),
-    "15-NaN": (config('{"hidden_size": NaN}'), "E0728", "`NaN` is not a number"),
-    "15-text": (setting("vocab_size", "6"), "E0728", "`vocab_size` is '6'"),
-    "15-deep": (config('{"a":' + "[" * 10**5 + "]" * 10**5 + "}"), "E0728", "nested too deeply"),
-    "15-twice": (config('{"a": 1, "a": 2}'), "E0728", "the key `a` is defined twice"),
-    "15-BOM": (config("\ufeff{}"), "E0728", "is not JSON"),
-    "15-UTF-16": (config("{}", "utf-16"), "E0728", "is not UTF-8"),
-}  # fmt: skip
+def sound(folder: Path) -> Path:
+    """Two sound models, ``a`` and ``b``."""
+    base = arrays_of(0)
+    write_model(folder / "b", base)
+    write_model(folder / "a", tuned(base, 1))
+    return folder
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two sound models, ``a`` and ``b``."""
-    base = arrays_of(0)
-    write_model(tmp_path / "b", base)
-    write_model(tmp_path / "a", tuned(base, 1))
-    return tmp_path
+    """A folder with two sound models."""
+    return sound(tmp_path)
 
 
-@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """The folder of every case that is refused, with its recipe."""
+    found: dict[str, Path] = {}
+    for table, text in ((REFUSED, MERGE), (ADAPTERS, ADAPTED)):
+        for case, (build, _, _) in table.items():
+            found[case] = sound(tmp_path_factory.mktemp(case))
+            build(found[case] / "a")
+            (found[case] / "m.recipe").write_text(text)
+    return found
+
+
+@pytest.fixture(scope="module")
+def told_of(
+    cases: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[tuple[str, str], Told]:
+    """What each command said of each case, in a process that may take 5 seconds for one, and 200
+    MiB for all."""
+    healthy = sound(tmp_path_factory.mktemp("healthy")) / "m.recipe"
+    healthy.write_text(MERGE)
+    keys = [(case, command) for case in cases for command in COMMANDS]
+    jobs = [[command, str(cases[case] / "m.recipe")] for case, command in keys]
+    return dict(zip(keys, run_bounded(["run", str(healthy)], jobs), strict=True))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_hostile_checkpoint_is_one_error(
-    case: str, command: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With file, place in the recipe and remedy; nothing is written or run."""
-    build, code, words = REFUSED[case]
-    build(folder / "a")
-    recipe = folder / "m.recipe"
-    recipe.write_text(MERGE)
-    assert main([command, str(recipe)]) == 2
-    told = capsys.readouterr().err
-    (head,) = (line for line in told.splitlines() if line.startswith(("error", "warning")))
+    case: str, command: str, cases: Mapping[str, Path],
+    told_of: Mapping[tuple[str, str], Told],
+) -> None:  # fmt: skip
+    """With file, place in the recipe and remedy, in little time and memory; nothing is written or
+    run."""
+    _, code, words = REFUSED[case]
+    folder, told = cases[case], told_of[case, command]
+    assert told.exit_code == 2
+    (head,) = (line for line in told.text.splitlines() if line.startswith(("error", "warning")))
     assert head.startswith(f"error[{code}]: ")
     assert words in head
     assert str(folder / "a") in head
-    assert f"--> {recipe}:2:11" in told
-    assert "= help: " in told
-    assert "Traceback" not in told
-    assert "swordfish" not in told
-    assert told.replace("\n", "").isprintable()
+    assert f"--> {folder / 'm.recipe'}:2:11" in told.text
+    assert "= help: " in told.text
+    assert "Traceback" not in told.text
+    assert "swordfish" not in told.text
+    assert told.text.replace("\n", "").isprintable()
     assert not (folder / "out").exists()
     assert not (folder / "canary").exists()
 
@@ -311,48 +198,41 @@ def test_11_a_file_swapped_while_it_is_read(
     np.testing.assert_allclose(got["model.norm.weight"], mean, rtol=1e-6)
 
 
-def adapter(folder: Path, *, target: str = "model.layers.0.mlp.up_proj", text: str = "") -> None:
-    """An adapter of rank 2; ``text`` is the end of its configuration."""
-    folder.mkdir()
-    prefix = f"base_model.model.{target}.lora_"
-    tensors = {f"{prefix}A.weight": np.ones((2, 4)), f"{prefix}B.weight": np.ones((8, 2))}
-    save_file(
-        {n: a.astype(np.float32) for n, a in tensors.items()}, folder / "adapter_model.safetensors"
-    )
-    (folder / "adapter_config.json").write_text(
-        '{"peft_type": "LORA", "target_modules": ["up_proj"]' + text + "}"
-    )
-
-
-@pytest.mark.parametrize("command", ["check", "run"])
-@pytest.mark.parametrize(
-    ("target", "text", "code", "words"),
-    [
-        ("up_proj", ', "r": 1000000000, "lora_alpha": 4', "E0733", "the rank `r` is 1000000000"),
-        ("up_proj", ', "r": 2, "lora_alpha": NaN', "E0733", "`NaN` is not a number of JSON"),
-        ("up_proj", ', "r": 2, "lora_alpha": "NaN"', "E0733", "`lora_alpha` is 'NaN'"),
-        ("gone_proj", ', "r": 2, "lora_alpha": 4', "E0610", "gone_proj"),
-    ],
-    ids=["27-rank", "27-NaN", "27-alpha", "27-target-outside-the-model"],
-)
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("case", ADAPTERS)
 def test_27_a_hostile_adapter_is_one_error(
-    target: str, text: str, code: str, words: str, command: str, folder: Path,
-    capsys: pytest.CaptureFixture[str],
+    case: str, command: str, cases: Mapping[str, Path],
+    told_of: Mapping[tuple[str, str], Told],
 ) -> None:  # fmt: skip
-    """As an input of a merge: named, with a remedy."""
-    adapter(folder / "lora", target=f"model.layers.0.mlp.{target}", text=text)
-    recipe = folder / "m.recipe"
-    recipe.write_text(
-        models("b", "a") + 'lora = adapter "lora" from b\nm = linear-merge a with lora\n'
-    )
-    assert main([command, str(recipe)]) == (2 if code.startswith("E07") else 1)
-    told = capsys.readouterr().err
-    assert told.count("error[") == 1
-    assert f"error[{code}]" in told
-    assert words in told
-    assert f"--> {recipe}:3:" in told
-    assert "= help: " in told
-    assert "Traceback" not in told
+    """As an input of a merge: named, with a remedy, in little time and memory."""
+    _, code, words = ADAPTERS[case]
+    told = told_of[case, command]
+    assert told.exit_code == (2 if code.startswith("E07") else 1)
+    assert told.text.count("error[") == 1
+    assert f"error[{code}]" in told.text
+    assert words in told.text
+    assert f"--> {cases[case] / 'm.recipe'}:3:" in told.text
+    assert "= help: " in told.text
+    assert "Traceback" not in told.text
+
+
+@pytest.mark.parametrize(
+    ("does", "ending"),
+    [
+        ("with bounded_time(0.1):\n    while True:\n        pass", -signal.SIGPROF),
+        ("bound_memory()\nbytearray(MEMORY)", 1),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is bounded on Linux only")
+def test_what_takes_too_much_is_ended(does: str, ending: int) -> None:
+    """The bounds above are ones."""
+    code = f"from tests.merging.bounded import MEMORY, bound_memory, bounded_time\n{does}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == ending
+    assert ("MemoryError" in done.stderr) == (ending == 1)
 
 
 def test_28_heads_tied_in_one_model_and_apart_in_the_other(folder: Path) -> None:
