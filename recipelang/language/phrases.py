@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from recipelang.diagnostics import Diagnostic, Label, RecipeError, Span
+from recipelang.diagnostics import RecipeError, Span
 from recipelang.ir.build import inputs_role
 from recipelang.ir.graph import Node
 from recipelang.ir.score import score_of
@@ -29,6 +29,7 @@ from recipelang.language.clauses import (
 from recipelang.language.fields import Owner
 from recipelang.language.inputs import per_input_fields
 from recipelang.language.patterns import hidden, unmatched
+from recipelang.language.remarks import remark_on_weights
 from recipelang.language.report import report_fault
 from recipelang.language.scope import Scope
 from recipelang.language.suggest import did_you_mean
@@ -41,7 +42,6 @@ from recipelang.program import nodes_of
 from recipelang.types import ModelType
 from recipelang.values import Attr, Form
 from recipelang.weights.compatibility import model_of
-from recipelang.weights.embeddings import own_heads
 
 __all__ = ["elaborate_phrase"]
 
@@ -107,8 +107,7 @@ def _build(phrase: Phrase, fields: Mapping[str, Attr]) -> Elaborated:
     _warn_of_files(phrase, node)
     _warn_unpinned(phrase, fields)
     _warn_other_base(phrase, node)
-    _warn_templates(phrase, node)
-    _tell_heads(phrase, node)
+    remark_on_weights(phrase, node)
     base = builder.inferred.get(node)
     if base is not None and any(base is n for name in roles for n in roles[name]):
         name = builder.name(base)
@@ -161,48 +160,6 @@ def _warn_unpinned(phrase: Phrase, fields: Mapping[str, Attr]) -> None:
             help='write the commit behind it: `at "..."`, as the page of the repository shows it',
             notes=("the lock file records what was resolved",),
         )
-
-
-def _warn_templates(phrase: Phrase, merged: Node) -> None:
-    """An input of a merge whose chat template is not the one that the result has."""
-    role, result = inputs_role(phrase.operation), merged.type
-    if phrase.operation.kind != "weights" or role is None or not role.many:
-        return
-    if not isinstance(result, ModelType) or result.tensors is None:
-        return
-    taken = result.chat_template
-    of_base = merged.attr("vocabulary") == "of-base"
-    source = phrase.scope.builder.name(merged.role("base" if of_base else role.name)[0])
-    whose = f"is that of `{source}`" if taken else f"is none, as that of `{source}`"
-    for item in phrase.inputs.get(role.name, []):
-        model = item.node.type
-        if isinstance(model, ModelType) and model.chat_template not in (None, taken):
-            name = phrase.scope.builder.name(item.node)
-            phrase.scope.sink.warning(
-                "W0640",
-                f"the chat template of `{name}` is lost: the one of the result {whose}",
-                item.span,
-                help="put the model whose template is wanted first",
-            )
-
-
-def _tell_heads(phrase: Phrase, merged: Node) -> None:
-    """A note where some inputs of a merge use their embedding as output head, and others do not."""
-    role, result = inputs_role(phrase.operation), merged.type
-    items = phrase.inputs.get(role.name, []) if role is not None and role.many else []
-    if phrase.operation.kind != "weights" or not isinstance(result, ModelType):
-        return
-    known = [item for item in items if model_of(item.node.type).tensors is not None]
-    tied = [item for item in known if not own_heads(model_of(item.node.type))]
-    if not own_heads(result) or not tied or len(tied) == len(known):
-        return
-    name = phrase.scope.builder.name
-    apart = name(next(item for item in known if item not in tied).node)
-    message = (
-        f"`{name(tied[0].node)}` uses its embedding as output head, `{apart}` has a head of its "
-        "own, and so has the result"
-    )
-    phrase.scope.sink.add(Diagnostic("W0680", "note", message, Label(tied[0].span)))
 
 
 def _spans(phrase: Phrase) -> dict[str, Span]:

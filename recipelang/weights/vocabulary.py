@@ -25,7 +25,14 @@ __all__ = [
     "shown_token",
     "table_of",
     "with_added",
+    "word_mark",
 ]
+
+WORD_MARKS = ("\u0120", "\u2581", "##")
+"""How tokens write that a word begins: byte-level BPE's space, SentencePiece's; WordPiece marks
+what goes on instead."""
+LEAST_MARKED = 0.05
+"""The share of a vocabulary that is written in its tokenizer's way; a third to a half is usual."""
 
 
 def first_difference(a: TokenizerType, b: TokenizerType) -> str:
@@ -77,6 +84,15 @@ def table_of(tokenizer: TokenizerType) -> Mapping[int, str]:
     if not tokenizer.added:
         return table
     return table | dict(enumerate(tokenizer.added, max(table, default=-1) + 1))
+
+
+def word_mark(tokenizer: TokenizerType) -> str:
+    """The sign by which the tokens tell where words begin: one of :data:`WORD_MARKS`; empty where
+    few tokens have any, or where the tokens are not at hand."""
+    tokens = table_of(tokenizer).values() if is_readable(tokenizer) else ()
+    counts = {mark: sum(token.startswith(mark) for token in tokens) for mark in WORD_MARKS}
+    best = max(WORD_MARKS, key=lambda mark: counts[mark])
+    return best if counts[best] > LEAST_MARKED * len(tokens) else ""
 
 
 def shown_token(token: str | None) -> str:
