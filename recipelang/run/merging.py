@@ -19,6 +19,7 @@ from recipelang.ir.graph import Node
 from recipelang.lineage.keys import digest
 from recipelang.passes.state import Region
 from recipelang.run.events import Note, StepProgress
+from recipelang.run.extraction_reports import keep_left_out
 from recipelang.run.merge_reports import keep_report
 from recipelang.run.opening import open_value
 from recipelang.run.session import Session, place_of
@@ -103,8 +104,9 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
             step = steps[node]
             kind = type_name(step.type).lower() if isinstance(step, Step) else "model"
             made[node] = _keep(session, writers[node], step, kind)
-            if kind == "adapter":
+            if kind == "adapter" and isinstance(step, Step):
                 _tell_energy(session, node, [stats.facts.get(name, {}) for name in step.tensors])
+                keep_left_out(session, node, made[node], step)
             session.work[node] = folder
             watcher = watchers.get(writers[node])
             if watcher is not None:

@@ -18,6 +18,7 @@ from recipelang.lineage.lockfile import lock_path, read_lock
 from recipelang.program import GateRoot, Program, nodes_of
 from recipelang.run.events import Event, Listener, Note
 from recipelang.run.executor import execute
+from recipelang.run.extraction_reports import extraction_warnings
 from recipelang.run.gates import GateResult, evaluate_gate
 from recipelang.run.inputs import inspect_inputs, missing_sources, occupied_places
 from recipelang.run.keeping import Keeper, LockedChange, locked_fault
@@ -291,7 +292,8 @@ def _finish(session: Session, keeper: Keeper, outcome: Outcome, ending: str) -> 
         )
     keeper.close(ending)
     merges = merge_reports(session)
-    found = (*outcome.diagnostics, *merge_warnings(session, merges))
+    warned = (*merge_warnings(session, merges), *extraction_warnings(session))
+    found = (*outcome.diagnostics, *warned)
     outcome = replace(
         outcome, record=keeper.record, changed=changed, merges=merges, diagnostics=found,
         soups=soup_reports(session),

@@ -55,6 +55,7 @@ __all__ = [
     "Operand",
     "Source",
     "Step",
+    "inputs_of",
     "make_step",
     "source_of",
 ]
@@ -252,7 +253,7 @@ def _of_step(step: Step, name: str, memo: Memo) -> Source:
             return Combine(kernel, {"of": (source,)}, info, (), allow, step.operation.verb)
         return _in_dtype(source, info, allow)
     named = {(role, i): n for role, i, n in made.named} if isinstance(made, Kernel) else {}
-    inputs = _inputs(step, name, memo, named)
+    inputs = inputs_of(step, name, memo, named)
     if "keeps_base" in step.operation.laws and not (isinstance(made, Kernel) and made.model):
         one = only_one(inputs, made.unread)
         if one is not None:
@@ -277,7 +278,7 @@ def _scaled(factor: float) -> Kernel:
 def _factor(step: Step, name: str, memo: Memo) -> Source:
     """A factor of an adapter's weight. Both come from one kernel, so that it is prepared once."""
     weight = weight_of(name)
-    kernel, inputs = _call(step, weight), _inputs(step, weight, memo)
+    kernel, inputs = _call(step, weight), inputs_of(step, weight, memo)
     assert isinstance(kernel, MatrixKernel)
     for part, factor in enumerate(step.factors[weight]):
         memo[id(step), factor] = Combine(
@@ -286,7 +287,7 @@ def _factor(step: Step, name: str, memo: Memo) -> Source:
     return memo[id(step), name]
 
 
-def _inputs(
+def inputs_of(
     step: Step, name: str, memo: Memo, named: Mapping[tuple[str, int], str] | None = None
 ) -> dict[str, tuple[Source | None, ...]]:
     """Role -> what gives each operand's tensor, None where it has none. ``named`` are operands of

@@ -88,6 +88,7 @@ def test_an_adapter_is_taken_out_published_and_applied(recipe: Path) -> None:
     """The adapter is stored for itself, its files are PEFT's, and applied it gives the fine-tune
     back; the run tells the share of the energy that is kept."""
     outcome, notes = run(recipe)
+    assert [d.code for d in outcome.diagnostics] == []
     assert {results(outcome)[name] for name in ("slim", "back", "flat", "again")} == {"ran"}
     assert any(n.startswith("slim") and "keeps 100.0% of the energy" in n for n in notes)
     assert any(n.startswith("again") and "keeps" in n for n in notes)
@@ -118,6 +119,24 @@ def test_nothing_is_computed_twice(recipe: Path) -> None:
     third, notes = run(recipe)
     assert results(third)["slim"] == results(third)["flat"] == "ran"
     assert any(n.startswith("slim") and "100.0%" not in n for n in notes)
+
+
+def test_what_an_adapter_leaves_out_is_warned_of(recipe: Path) -> None:
+    """A norm that was tuned is no matrix: the warning names it at the extraction, whether it is
+    computed or taken from the store; an extraction that leaves nothing out says nothing."""
+    tuned = recipe.parent / "tuned"
+    arrays = load_file(tuned / "model.safetensors")
+    arrays["model.norm.weight"] = arrays["model.norm.weight"] + np.float32(1e-3)
+    write_folder(tuned, Memory(arrays), CONFIG)
+    for expected in ("ran", "cached"):
+        outcome, _ = run(recipe)
+        assert results(outcome)["slim"] == expected
+        (found,) = (d for d in outcome.diagnostics if d.code == "W0655")
+        assert found.severity == "warning"
+        assert "`slim` leaves out what was tuned in a tensor: `model.norm.weight`" in found.message
+        assert found.primary is not None
+        span = found.primary.span
+        assert span.source.text[span.start : span.end].startswith("extract-adapter tuned")
 
 
 def test_sketches_are_keyed_by_the_seed(recipe: Path) -> None:

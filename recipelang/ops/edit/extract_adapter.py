@@ -112,9 +112,9 @@ def extract_adapter(
     that rank (Eckart and Young 1936). Both are float32; `apply` gives M back up to what was cut off.
 
     Embeddings and the head are adapted where `targets` names them. Other tensors (norms, biases) are
-    not in the adapter. A random sketch (Halko, Martinsson and Tropp 2011, arXiv 0909.4061:
-    oversampling 8, two power iterations) comes close to it in a fraction of the time; the run tells
-    how much of the change's energy is kept.
+    not in the adapter, and the run warns where they were changed (W0655). A random sketch (Halko,
+    Martinsson and Tropp 2011, arXiv 0909.4061: oversampling 8, two power iterations) comes close to
+    it in a fraction of the time; the run tells how much of the change's energy is kept.
 
         slim = extract-adapter tuned from base { rank = 16 }
         publish slim to "out/adapter"
