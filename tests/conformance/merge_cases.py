@@ -24,7 +24,7 @@ from recipelang.weights.arrays import HOST, Arrays
 from recipelang.weights.region import Operand, Step, make_step
 from tests.weights.models import Memory, compute, near, random_model
 
-DTYPES = ("F32", "BF16", "F64")
+DTYPES = ("F32", "BF16", "F16", "F64")
 SHAPES = {
     "model.embed_tokens.weight": (7, 6),
     "model.layers.0.a": (4, 1),

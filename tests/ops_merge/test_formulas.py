@@ -67,7 +67,7 @@ def test_linear(dtype: str, normalize: bool, tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("dtype", ["F64", "F32", "BF16"])
+@pytest.mark.parametrize("dtype", ["F64", "F32", "BF16", "F16"])
 @pytest.mark.parametrize("t", [0.25, 0.9])
 def test_slerp(dtype: str, t: float, tmp_path: Path) -> None:
     """The arc between two tensors that are far apart."""
@@ -78,7 +78,7 @@ def test_slerp(dtype: str, t: float, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("dtype", ["F64", "F32", "BF16"])
+@pytest.mark.parametrize("dtype", ["F64", "F32", "BF16", "F16"])
 def test_task_arithmetic(dtype: str, normalize: bool, tmp_path: Path) -> None:
     """Weighted task vectors on the base."""
     base, models = family(dtype)
@@ -99,7 +99,7 @@ def test_task_arithmetic(dtype: str, normalize: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("dtype", ["F64", "F32", "BF16"])
+@pytest.mark.parametrize("dtype", ["F64", "F32", "BF16", "F16"])
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.4, -0.3, 0.0)])
 def test_ties(dtype: str, normalize: bool, weights: tuple[float, ...], tmp_path: Path) -> None:
     """Trim, elect, add: exactly k entries a task vector, ties to the lowest index."""

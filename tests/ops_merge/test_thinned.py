@@ -136,7 +136,7 @@ def test_a_spread_outside_one_is_refused(verb: str) -> None:
     step(verb, {"inputs": models, "base": (base,)}, density=1.0, epsilon=0.3)
 
 
-@pytest.mark.parametrize("dtype", ["F64", "F32", "BF16"])
+@pytest.mark.parametrize("dtype", ["F64", "F32", "BF16", "F16"])
 @pytest.mark.parametrize("rescale", ["none", "inverse", "l1"])
 def test_ties_trimmed_over_the_whole_model(dtype: str, rescale: str, tmp_path: Path) -> None:
     """`trim = model` keeps the largest of all entries, tensors in name order among equals."""
