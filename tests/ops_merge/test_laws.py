@@ -209,3 +209,43 @@ def test_changes_in_different_places_add_up(
     models = [one(base + change * (owner == i)) for i in range(3)]
     got = apply(tmp_path, verb, models, one(base), scale=scale)["w"]
     np.testing.assert_allclose(got, base + scale * change, rtol=1e-9, atol=1e-12)
+
+
+def scaling() -> list[str]:
+    """The merges with a field ``scale``."""
+    return [v for v in sorted(verbs()) if v.endswith("-merge") and operation(v).field("scale")]
+
+
+def test_most_merges_of_task_vectors_have_a_scale() -> None:
+    """The test below has something to test."""
+    assert len(scaling()) >= 13
+
+
+@pytest.mark.parametrize("verb", scaling())
+@SLOW
+@given(scale=st.floats(-2, 2), seed=st.integers(0, 100))
+def test_the_change_is_linear_in_scale(verb: str, scale: float, seed: int, tmp_path: Path) -> None:
+    """What a merge adds to its base, random masks and all, is a direction times `scale`."""
+    base, *models = (random_model(seed + i, SHAPES, "F64") for i in range(4))
+    plain = apply(tmp_path / "a", verb, models, base)
+    moved = apply(tmp_path / "b", verb, models, base, scale=scale)
+    for name, array in base.arrays.items():
+        expected = array + scale * (plain[name] - array)
+        np.testing.assert_allclose(moved[name], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("verb", ["linear-merge", "task-arithmetic-merge"])
+@SLOW
+@given(weight=st.floats(-2, 2), seed=st.integers(0, 100))
+def test_plain_sums_are_linear_in_each_model(
+    verb: str, weight: float, seed: int, tmp_path: Path
+) -> None:
+    """Two models with the weights w and 1 - w count as w times the one plus 1 - w times the
+    other."""
+    base, a, b, c = (random_model(seed + i, SHAPES, "F64") for i in range(4))
+    mixed = Memory({n: weight * a.arrays[n] + (1 - weight) * b.arrays[n] for n in SHAPES}, a.config)
+    fields = {"normalize": False}
+    apart = apply(tmp_path / "a", verb, [a, b, c], base, weight=(weight, 1 - weight, 0.5), **fields)
+    joined = apply(tmp_path / "b", verb, [mixed, c], base, weight=(1.0, 0.5), **fields)
+    for name in SHAPES:
+        np.testing.assert_allclose(apart[name], joined[name], rtol=1e-9, atol=1e-12)

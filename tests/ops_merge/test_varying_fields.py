@@ -35,8 +35,8 @@ VALUES: dict[str, tuple[Any, Any]] = {
 }  # fmt: skip
 """Two values of a field, of one verb or of all; of a weight those of three inputs."""
 BESIDE: dict[str, dict[str, Any]] = {
-    "epsilon": {"density": 0.5}, "row_wise": {"flatten": False}, "alpha": {"r": 2.0, "epsilon": 2e-3},
-    "r": {"alpha": 2.0, "epsilon": 2e-3},
+    "epsilon": {"density": 0.5}, "row_wise": {"flatten": False},
+    "alpha": {"r": 2.0, "epsilon": 2e-3}, "r": {"alpha": 2.0, "epsilon": 2e-3},
 }  # fmt: skip
 """What a field needs to have an effect."""
 MERGES = [verb for verb in merge_verbs() if verb.endswith("-merge")]
