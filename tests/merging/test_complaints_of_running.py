@@ -27,7 +27,7 @@ from tests.merging.projects import (
     write_hollow,
     write_model,
 )
-from tests.plan.test_plan import Store
+from tests.plan.toy import Store
 
 MERGED = """
 import sys

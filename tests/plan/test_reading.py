@@ -19,7 +19,7 @@ from recipelang.weights.kernel import Kernel
 from recipelang.weights.metadata import checkpoint_type
 from recipelang.weights.region import Combine, make_step, source_of
 from tests.merging.projects import models, write_hollow
-from tests.plan.test_plan import Store
+from tests.plan.toy import Store
 from tests.weights.models import compute, near, random_model
 
 SHAPES = {"model.layers.0.w": (40, 30), "model.norm.weight": (30,)}
