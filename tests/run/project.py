@@ -73,3 +73,19 @@ class Finished:
         """The whole folder again, store included; returns the recipe's path."""
         shutil.copytree(self.recipe.parent, folder, dirs_exist_ok=True)
         return folder / self.recipe.name
+
+
+def codes_of(outcome: Outcome) -> list[str]:
+    """The codes of its errors."""
+    return [d.code for d in outcome.diagnostics if d.severity == "error"]
+
+
+def results_of(outcome: Outcome) -> dict[str, str]:
+    """What became of each step."""
+    assert outcome.record is not None
+    return {step.place: step.result for step in outcome.record.steps}
+
+
+def ran_of(outcome: Outcome) -> list[str]:
+    """The steps that were carried out."""
+    return [place for place, result in results_of(outcome).items() if result == "ran"]

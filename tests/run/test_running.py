@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -15,32 +14,18 @@ import pytest
 from recipelang.lineage.lockfile import lock_path, read_lock
 from recipelang.run.events import Event, StepFinished, StepStarted
 from recipelang.run.record import read_runs
-from recipelang.run.results import Outcome
 from recipelang.run.running import RunOptions, run_recipe
 from recipelang.store import Store
 from recipelang.store.check import check_artifact
-from tests.run.project import TEXT, Finished, write_project
+from tests.run.project import TEXT, Finished, codes_of, ran_of, results_of, write_project
 
 ROOT = Path(__file__).parents[2]
-
-
-def _codes(outcome: Outcome) -> list[str]:
-    return [d.code for d in outcome.diagnostics if d.severity == "error"]
-
-
-def _results(outcome: Outcome) -> dict[str, str]:
-    assert outcome.record is not None
-    return {step.place: step.result for step in outcome.record.steps}
-
-
-def _ran(outcome: Outcome) -> list[str]:
-    return [place for place, result in _results(outcome).items() if result == "ran"]
 
 
 def test_a_run_gives_tables_gates_and_folders(finished: Finished) -> None:
     """The first run computes every step and leaves what the recipe asks for."""
     outcome = finished.outcome
-    assert {"blank", "wise", "curious", "both", "best_one", "scores"} <= set(_ran(outcome))
+    assert {"blank", "wise", "curious", "both", "best_one", "scores"} <= set(ran_of(outcome))
     assert outcome.tables["scores"].models == ("blank", "both", "best_one")
     assert outcome.tables["scores"].datasets == ("proverbs", "riddles")
     assert [gate.passed for gate in outcome.gates] == [True]
@@ -95,7 +80,7 @@ def test_the_second_run_is_all_hits(finished: Finished, tmp_path: Path) -> None:
     events: list[Event] = []
     outcome = run_recipe(recipe, RunOptions(backend="torch"), events.append)
     assert outcome.exit_code == 0
-    assert _ran(outcome) == []
+    assert ran_of(outcome) == []
     assert not [e for e in events if isinstance(e, StepStarted)]
     assert lock_path(recipe).read_bytes() == before
     assert outcome.tables["scores"].cells == finished.outcome.tables["scores"].cells
@@ -138,7 +123,7 @@ def test_renaming_and_reformatting_run_nothing(finished: Finished, tmp_path: Pat
     )
     outcome = run_recipe(recipe, RunOptions(backend="torch"))
     assert outcome.exit_code == 0
-    assert _ran(outcome) == []
+    assert ran_of(outcome) == []
     assert outcome.tables["scores"].models == ("blank", "union", "chosen")
     places = set(read_lock(lock_path(recipe)).steps)
     assert {"prudent", "union"} <= places
@@ -151,7 +136,7 @@ def test_an_edit_runs_what_depends_on_it(finished: Finished, tmp_path: Path) -> 
     recipe.write_text(TEXT.replace("with curious\n", "with curious { density = 20% }\n"))
     outcome = run_recipe(recipe, RunOptions(backend="torch"))
     assert outcome.exit_code == 0
-    assert set(_ran(outcome)) == {"both", "scores", "both/perplexity"}
+    assert set(ran_of(outcome)) == {"both", "scores", "both/perplexity"}
 
 
 def test_a_failing_gate_publishes_nothing(finished: Finished, tmp_path: Path) -> None:
@@ -160,7 +145,7 @@ def test_a_failing_gate_publishes_nothing(finished: Finished, tmp_path: Path) ->
     shutil.rmtree(tmp_path / "out")
     recipe.write_text(TEXT.replace("<= 100000", "<= 1.5"))
     outcome = run_recipe(recipe, RunOptions(backend="torch"))
-    assert (outcome.exit_code, _codes(outcome)) == (3, ["E0858"])
+    assert (outcome.exit_code, codes_of(outcome)) == (3, ["E0858"])
     assert not (tmp_path / "out").exists()
     assert outcome.published == ()
     assert outcome.record is not None
@@ -191,18 +176,18 @@ def test_a_failing_step_keeps_the_others(
         + "expect loss of more on proverbs <= 100\n"
     )
     outcome = run_recipe(recipe, RunOptions(backend="torch"))
-    assert (outcome.exit_code, _codes(outcome)) == (4, ["E0862"])
+    assert (outcome.exit_code, codes_of(outcome)) == (4, ["E0862"])
     (error,) = [d for d in outcome.diagnostics if d.severity == "error"]
     assert error.primary is not None
     assert (
         "adapter-of"
         in error.primary.span.source.text[error.primary.span.start : error.primary.span.end]
     )
-    assert _results(outcome)["more"] == "ran"
+    assert results_of(outcome)["more"] == "ran"
     recipe.write_text(recipe.read_text().replace("(adapter-of wise)", "(adapter-of curious)"))
     again = run_recipe(recipe, RunOptions(backend="torch"))
     assert again.exit_code == 0
-    assert _results(again)["more"] == "cached"
+    assert results_of(again)["more"] == "cached"
 
 
 def test_an_unforeseen_failure_is_no_traceback(
@@ -223,11 +208,11 @@ def test_an_unforeseen_failure_is_no_traceback(
 
     monkeypatch.setattr("recipelang.run.training.train", broken)
     outcome = run_recipe(recipe, RunOptions(backend="torch"))
-    assert (outcome.exit_code, _codes(outcome)) == (4, ["E0903"])
+    assert (outcome.exit_code, codes_of(outcome)) == (4, ["E0903"])
     (error,) = [d for d in outcome.diagnostics if d.severity == "error"]
     assert "the device went away" in error.message
-    assert _results(outcome)["more"] == "failed"
-    assert "loss of more on proverbs" not in _ran(outcome)
+    assert results_of(outcome)["more"] == "failed"
+    assert "loss of more on proverbs" not in ran_of(outcome)
     assert outcome.record is not None
     traces = list(Store.open_for(recipe).root.glob(f"run/{outcome.record.id}/*.traceback.txt"))
     assert len(traces) == 1
@@ -254,7 +239,7 @@ def test_an_interrupted_chain_goes_on(finished: Finished, tmp_path: Path) -> Non
     assert {"wise", "both"} <= set(read_lock(lock_path(recipe)).steps)
     outcome = run_recipe(recipe, RunOptions(backend="torch"))
     assert outcome.exit_code == 0
-    assert not done & set(_ran(outcome))
+    assert not done & set(ran_of(outcome))
     assert lock_path(recipe).read_bytes() == lock_path(finished.recipe).read_bytes()
 
 
@@ -268,7 +253,7 @@ def test_locked_refuses_and_allows(finished: Finished, tmp_path: Path) -> None:
     recipe.write_text(TEXT.replace("lr = 1e-2", "lr = 2e-2"))
     events: list[Event] = []
     refused = run_recipe(recipe, RunOptions(backend="torch", locked=True), events.append)
-    assert (refused.exit_code, _codes(refused)) == (3, ["E0854"])
+    assert (refused.exit_code, codes_of(refused)) == (3, ["E0854"])
     assert not [e for e in events if isinstance(e, StepStarted)]
     lock_path(recipe).unlink()
     recipe.write_text(TEXT)
@@ -285,10 +270,10 @@ def test_set_leaves_the_lock_alone(finished: Finished, tmp_path: Path) -> None:
     options = RunOptions(("wise",), "torch", {"steps": "1"})
     first = run_recipe(recipe, options)
     assert first.exit_code == 0
-    assert _ran(first) == ["wise"]
+    assert ran_of(first) == ["wise"]
     assert lock_path(recipe).read_bytes() == before
     second = run_recipe(recipe, RunOptions(("wise",), "torch", {"steps": "1"}, write_lock=True))
-    assert _ran(second) == []
+    assert ran_of(second) == []
     assert dict(read_lock(lock_path(recipe)).params) == {"steps": "1"}
     assert lock_path(recipe).read_bytes() != before
 
@@ -298,70 +283,10 @@ def test_a_target_builds_only_itself(tmp_path: Path) -> None:
     recipe = write_project(tmp_path)
     outcome = run_recipe(recipe, RunOptions(("wise",), "torch"))
     assert outcome.exit_code == 0
-    assert set(_ran(outcome)) == {"blank", "wise"}
+    assert set(ran_of(outcome)) == {"blank", "wise"}
     assert (outcome.gates, outcome.published) == ((), ())
     unknown = run_recipe(recipe, RunOptions(("wize",), "torch"))
-    assert (unknown.exit_code, _codes(unknown)) == (1, ["E0857"])
-
-
-def test_lost_objects_are_made_again(finished: Finished, tmp_path: Path) -> None:
-    """An artifact whose object is gone is a miss; it comes back with the same id."""
-    recipe = finished.copy(tmp_path)
-    store = Store.open_for(recipe)
-    lock = read_lock(lock_path(recipe))
-    manifest = store.manifest(lock.steps["both"].out)
-    assert manifest is not None
-    for tensor in manifest.tensors.values():
-        store.object_path(tensor.shard).unlink(missing_ok=True)
-    outcome = run_recipe(recipe, RunOptions(backend="torch"))
-    assert outcome.exit_code == 0
-    assert _ran(outcome) == ["both"]
-    assert read_lock(lock_path(recipe)).steps == lock.steps
-
-
-@pytest.mark.parametrize(
-    ("name", "size"), [("model.safetensors", 0), ("model.safetensors", 100), ("config.json", 0)]
-)
-def test_short_objects_are_made_again(
-    finished: Finished, tmp_path: Path, name: str, size: int
-) -> None:
-    """An object that was cut short is no hit; what is published has the bits of before."""
-    recipe = finished.copy(tmp_path)
-    store, lock = Store.open_for(recipe), read_lock(lock_path(recipe))
-    manifest = store.manifest(lock.steps["both"].out)
-    assert manifest is not None
-    digest = manifest.files.get(name) or next(iter(manifest.tensors.values())).shard
-    path = store.object_path(digest)
-    path.chmod(0o644)
-    path.write_bytes(path.read_bytes()[:size])
-    shutil.rmtree(tmp_path / "out")
-    outcome = run_recipe(recipe, RunOptions(backend="torch"))
-    assert (outcome.exit_code, "both" in _ran(outcome)) == (0, True)
-    assert read_lock(lock_path(recipe)).steps == lock.steps
-    for file in ("model.safetensors", "config.json"):
-        published, before = (r.parent / "out" / "both" / file for r in (recipe, finished.recipe))
-        assert published.read_bytes() == before.read_bytes()
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_damaged_objects_are_not_published(finished: Finished, tmp_path: Path, name: str) -> None:
-    """Wrong bytes never leave the store: the run fails, and the next one makes the object anew."""
-    recipe = finished.copy(tmp_path)
-    store, lock = Store.open_for(recipe), read_lock(lock_path(recipe))
-    manifest = store.manifest(lock.steps["both"].out)
-    assert manifest is not None
-    digest = manifest.files.get(name) or next(iter(manifest.tensors.values())).shard
-    path = store.object_path(digest)
-    path.chmod(0o644)
-    data = path.read_bytes()
-    path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
-    shutil.rmtree(tmp_path / "out")
-    outcome = run_recipe(recipe, RunOptions(backend="torch"))
-    assert (outcome.exit_code, _codes(outcome)) == (4, ["E0761"])
-    assert not (recipe.parent / "out" / "both").exists()
-    again = run_recipe(recipe, RunOptions(backend="torch"))
-    assert (again.exit_code, "both" in _ran(again)) == (0, True)
-    assert path.read_bytes() == data
+    assert (unknown.exit_code, codes_of(unknown)) == (1, ["E0857"])
 
 
 def test_another_backend_is_a_miss_when_asked_for(finished: Finished, tmp_path: Path) -> None:
@@ -381,48 +306,12 @@ def test_another_backend_is_a_miss_when_asked_for(finished: Finished, tmp_path: 
     assert view.lookup(merged.key, "jax") is not None
 
 
-def test_a_full_disk_is_reported_and_survived(
-    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """When the disk fills during the run the exit code is 4, and with room again the run goes
-    on.
-    """
-    recipe = finished.copy(tmp_path)
-    recipe.write_text(TEXT.replace("with curious\n", "with curious { density = 30% }\n"))
-    real = os.rename
-
-    def full(source: object, target: object) -> None:
-        if "/obj/" in str(target):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(source, target)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", full)
-        outcome = run_recipe(recipe, RunOptions(backend="torch"))
-    assert outcome.exit_code == 4
-    assert set(_codes(outcome)) == {"E0852"}
-    assert run_recipe(recipe, RunOptions(backend="torch")).exit_code == 0
-
-
-def test_a_read_only_store_serves_hits(
-    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With every result there, a run writes nothing into a store that it may not change."""
-    recipe = finished.copy(tmp_path)
-    root = Store.open_for(recipe).root
-    before = sorted((str(p), p.stat().st_mtime_ns) for p in root.rglob("*"))
-    monkeypatch.setattr(Store, "writable", property(lambda self: False))
-    outcome = run_recipe(recipe, RunOptions(backend="torch", locked=True))
-    assert outcome.exit_code == 0
-    assert sorted((str(p), p.stat().st_mtime_ns) for p in root.rglob("*")) == before
-
-
 def test_foreign_folders_are_not_replaced(finished: Finished, tmp_path: Path) -> None:
     """A folder that recipelang did not write is refused before anything runs."""
     recipe = finished.copy(tmp_path)
     (tmp_path / "out" / "both" / "recipe.json").unlink()
     outcome = run_recipe(recipe, RunOptions(backend="torch"))
-    assert (outcome.exit_code, _codes(outcome)) == (1, ["E0855"])
+    assert (outcome.exit_code, codes_of(outcome)) == (1, ["E0855"])
     recipe.write_text(TEXT.replace('"out/both"', '"out/both" { overwrite = true }'))
     assert run_recipe(recipe, RunOptions(backend="torch")).exit_code == 0
 
@@ -432,7 +321,7 @@ def test_a_damaged_lock_is_named(finished: Finished, tmp_path: Path) -> None:
     recipe = finished.copy(tmp_path)
     lock_path(recipe).write_text("<<<<<<< HEAD\n" + lock_path(recipe).read_text())
     outcome = run_recipe(recipe, RunOptions(backend="torch"))
-    assert _codes(outcome) == ["E0760"]
+    assert codes_of(outcome) == ["E0760"]
     assert outcome.exit_code == 2
 
 
@@ -455,6 +344,6 @@ def test_arithmetic_on_models(finished: Finished, tmp_path: Path) -> None:
     )
     first = run_recipe(recipe, RunOptions(backend="torch"))
     assert first.exit_code == 0, first.diagnostics
-    assert {"half", "same"} <= set(_ran(first))
+    assert {"half", "same"} <= set(ran_of(first))
     second = run_recipe(recipe, RunOptions(backend="torch"))
-    assert _ran(second) == []
+    assert ran_of(second) == []
