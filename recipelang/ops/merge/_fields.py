@@ -1,12 +1,28 @@
-"""Fields that all merges share."""
+"""Fields that all merges share, and those that several merges of task vectors have."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
-from recipelang.ops.spec import Absent, Fault, Typed
+from recipelang.ops.spec import BLOCK, Absent, Fault, Fraction, PerInput, PerTensor, Range, Typed
 from recipelang.values import Attr
+
+Density: TypeAlias = Annotated[
+    PerInput[PerTensor[Fraction]], BLOCK, Range(0, 1, open_low=True), "share of its entries kept"
+]
+Spread: TypeAlias = Annotated[
+    PerInput[PerTensor[float]], BLOCK, Range(0, 0.5, open_high=True),
+    "how far the probabilities spread around the density",
+]  # fmt: skip
+LargestDropped: TypeAlias = Annotated[
+    PerInput[PerTensor[Fraction]], BLOCK, Range(0, 1, open_high=True),
+    "share of its largest entries dropped",
+]  # fmt: skip
+Rescale: TypeAlias = Annotated[
+    Literal["none", "inverse", "l1"],
+    "what makes up for the entries dropped: their share, or the L1 norm",
+]
 
 
 def base_is_subject(verb: str) -> tuple[tuple[str, str], ...]:

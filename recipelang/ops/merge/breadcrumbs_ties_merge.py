@@ -7,21 +7,18 @@ and Belilovsky 2023, arXiv 2312.06795)."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from recipelang.ops.merge._fields import merging
+from recipelang.ops.merge._fields import Density, LargestDropped, Rescale, merging
 from recipelang.ops.merge._task_vectors import elected_result, thinned_cost, thinnings
 from recipelang.ops.spec import (
-    BLOCK,
     BY_ORIGIN,
     FROM,
     SUBJECT,
     WITH,
-    Fraction,
     Model,
     PerInput,
     PerTensor,
-    Range,
     operation,
 )  # fmt: skip
 from recipelang.weights.kernel import Kernel
@@ -42,24 +39,11 @@ def breadcrumbs_ties_merge(
     inputs: Annotated[list[Model], SUBJECT, WITH, "the fine-tuned models"],
     base: Annotated[Model, FROM, BY_ORIGIN, "what the task vectors are taken from"],
     weight: Annotated[PerInput[PerTensor[float]], "share of each task vector"] = 1.0,
-    density: Annotated[
-        PerInput[PerTensor[Fraction]],
-        BLOCK,
-        Range(0, 1, open_low=True),
-        "share of its entries kept",
-    ] = 0.5,
-    gamma: Annotated[
-        PerInput[PerTensor[Fraction]],
-        BLOCK,
-        Range(0, 1, open_high=True),
-        "share of its largest entries dropped",
-    ] = 0.01,
+    density: Density = 0.5,
+    gamma: LargestDropped = 0.01,
     scale: Annotated[PerTensor[float], "factor on the merged task vector"] = 1.0,
     normalize: Annotated[bool, "divide by the weights that took part in an entry"] = False,
-    rescale: Annotated[
-        Literal["none", "inverse", "l1"],
-        "what makes up for the entries dropped: their share, or the L1 norm",
-    ] = "none",
+    rescale: Rescale = "none",
     **shared: Any,
 ) -> Kernel:
     """`ties-merge` over D_i without its floor(gamma_i N) largest entries.

@@ -7,12 +7,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from recipelang.ops.merge._fields import merging
+from recipelang.ops.merge._fields import Density, Rescale, merging
 from recipelang.ops.merge._task_vectors import summed_result, thinned_cost, thinnings
 from recipelang.ops.spec import (
-    BLOCK,
     BY_ORIGIN,
     DRAWN,
     DRAWS,
@@ -20,11 +19,9 @@ from recipelang.ops.spec import (
     SUBJECT,
     TENSOR,
     WITH,
-    Fraction,
     Model,
     PerInput,
     PerTensor,
-    Range,
     operation,
 )  # fmt: skip
 from recipelang.weights.kernel import Kernel
@@ -45,18 +42,10 @@ def dare_merge(
     inputs: Annotated[list[Model], SUBJECT, WITH, "the fine-tuned models"],
     base: Annotated[Model, FROM, BY_ORIGIN, "what the task vectors are taken from"],
     weight: Annotated[PerInput[PerTensor[float]], "share of each task vector"] = 1.0,
-    density: Annotated[
-        PerInput[PerTensor[Fraction]],
-        BLOCK,
-        Range(0, 1, open_low=True),
-        "share of its entries kept",
-    ] = 0.5,
+    density: Density = 0.5,
     scale: Annotated[PerTensor[float], "factor on the merged task vector"] = 1.0,
     normalize: Annotated[bool, "divide by the sum of the weights"] = False,
-    rescale: Annotated[
-        Literal["none", "inverse", "l1"],
-        "what makes up for the entries dropped: their share, or the L1 norm",
-    ] = "inverse",
+    rescale: Rescale = "inverse",
     seed: Annotated[int, DRAWS, "another one draws other masks"] = 0,
     tensor: Annotated[str, TENSOR] = "",
     draws: Annotated[tuple[str, ...], DRAWN] = (),

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from recipelang.ops.merge._fields import as_mergekit, check_tasks, merging
 from recipelang.ops.spec import (
@@ -31,11 +31,14 @@ from recipelang.weights.kernel import (
     Kth,
     KthMagnitude,
     Results,
+    Statistic,
     SumOf,
     SumsOf,
 )
 from recipelang.weights.kernels.gram import vectors
 from recipelang.weights.kernels.thinning import entries, kept
+
+Levels: TypeAlias = "tuple[Callable[[Results], tuple[Statistic, ...]], ...]"
 
 
 def sce_result(typed: Typed) -> ModelType:
@@ -89,6 +92,29 @@ def sce_merge(
     elements: int = first.elements
     mergekit = as_mergekit(shared)
 
+    def solve(results: Results) -> _Plan:
+        sums: Any = results[-1][0] or (0.0,) * count
+        nothing = len(results) > 1 and not results[1]
+        limit = 1e-6 * elements if mergekit else 0.0
+        return _Plan(_shares(sums, limit), _kth(results), nothing)
+
+    def combine(xp: Any, blocks: Inputs, block: Block, plan: _Plan) -> Array:
+        if plan.nothing:
+            return blocks["base"][0]
+        chosen = _selection(xp, blocks, block, count, plan.kth)
+        total = _elect(xp, chosen, plan.shares, 1e-6 if mergekit else 0.0)
+        if scale != 1:
+            total *= scale
+        total += blocks["base"][0]
+        return total
+
+    return Kernel(combine, _levels(select, count, mergekit=mergekit), solve=solve)
+
+
+def _levels(select: float, count: int, *, mergekit: bool) -> Levels:
+    """What is asked of a tensor: how many entries vary, the last one selected, and the sums of the
+    squares that are left of each model."""
+
     def varying(results: Results) -> tuple[SumOf, ...]:
         return (SumOf(lambda xp, blocks, block: _variance(blocks) > 0),)
 
@@ -107,24 +133,7 @@ def sce_merge(
 
         return (SumsOf(values),)
 
-    def solve(results: Results) -> _Plan:
-        sums: Any = results[-1][0] or (0.0,) * count
-        nothing = len(results) > 1 and not results[1]
-        limit = 1e-6 * elements if mergekit else 0.0
-        return _Plan(_shares(sums, limit), _kth(results), nothing)
-
-    def combine(xp: Any, blocks: Inputs, block: Block, plan: _Plan) -> Array:
-        if plan.nothing:
-            return blocks["base"][0]
-        chosen = _selection(xp, blocks, block, count, plan.kth)
-        total = _elect(xp, chosen, plan.shares, 1e-6 if mergekit else 0.0)
-        if scale != 1:
-            total *= scale
-        total += blocks["base"][0]
-        return total
-
-    levels = (squares,) if select >= 1 else (varying, largest, squares)
-    return Kernel(combine, levels, solve=solve)
+    return (squares,) if select >= 1 else (varying, largest, squares)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from recipelang.ops.merge._fields import merging
+from recipelang.ops.merge._fields import Density, Rescale, merging
 from recipelang.ops.merge._task_vectors import thinned_cost, thinnings
 from recipelang.ops.spec import (
-    BLOCK,
     BY_ORIGIN,
     FROM,
     SUBJECT,
     WITH,
     Fault,
-    Fraction,
     Model,
     PerInput,
     PerTensor,
-    Range,
     Typed,
     operation,
 )  # fmt: skip
@@ -62,18 +59,10 @@ def ties_merge(
     inputs: Annotated[list[Model], SUBJECT, WITH, "the fine-tuned models"],
     base: Annotated[Model, FROM, BY_ORIGIN, "what the task vectors are taken from"],
     weight: Annotated[PerInput[PerTensor[float]], "share of each task vector"] = 1.0,
-    density: Annotated[
-        PerInput[PerTensor[Fraction]],
-        BLOCK,
-        Range(0, 1, open_low=True),
-        "share of its entries kept",
-    ] = 0.5,
+    density: Density = 0.5,
     scale: Annotated[PerTensor[float], "factor on the merged task vector"] = 1.0,
     normalize: Annotated[bool, "divide by the weights that took part in an entry"] = True,
-    rescale: Annotated[
-        Literal["none", "inverse", "l1"],
-        "what makes up for the entries dropped: their share, or the L1 norm",
-    ] = "none",
+    rescale: Rescale = "none",
     trim: Annotated[
         Literal["tensor", "model"], "what the largest entries are taken from"
     ] = "tensor",
