@@ -14,7 +14,8 @@ from recipelang.types import DTYPE_NAMES, Remark
 from recipelang.weights.strict_json import AGAIN, as_list, as_object, readable
 
 __all__ = [
-    "LAYER_LISTS", "LEADING_LAYERS", "check_config", "is_tied", "set_dtype", "without_code",
+    "LAYER_LISTS", "LAYER_NUMBERS", "LEADING_LAYERS", "check_config", "is_tied", "set_dtype",
+    "without_code",
 ]  # fmt: skip
 
 NAMES_CODE = ("auto_map", "model_file", "custom_pipelines", "trust_remote_code")
@@ -25,6 +26,9 @@ SIZES = {
 }  # fmt: skip
 LAYER_LISTS = ("layer_types", "no_rope_layers", "sliding_window_layers", "mlp_layer_types")
 """Keys whose value is a list with one element a layer."""
+LAYER_NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs")
+"""Keys whose value is a list of the numbers of the layers that are of another kind: without experts
+(Qwen), with them (Llama 4), with attention (LFM2)."""
 LEADING_LAYERS = ("max_window_layers", "first_k_dense_replace")
 """Keys that say how many of the first layers are of another kind: without a sliding window (Qwen),
 without experts (DeepSeek)."""

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from recipelang.ops.spec import Fault
 from recipelang.types import ModelType, TensorInfo
-from recipelang.weights.config import LAYER_LISTS, LEADING_LAYERS
+from recipelang.weights.config import LAYER_LISTS, LAYER_NUMBERS, LEADING_LAYERS
 from recipelang.weights.strict_json import as_list
 
 __all__ = [
@@ -157,6 +157,10 @@ def _select_config(config: Mapping[str, object], keep: Sequence[int]) -> dict[st
         value = as_list(config.get(key))
         if value is not None and len(value) == count:
             changed[key] = [value[i] for i in keep]
+    for key in LAYER_NUMBERS:
+        value = as_list(config.get(key))
+        if value is not None:
+            changed[key] = [new for new, old in enumerate(keep) if old in value]
     for key in LEADING_LAYERS:
         leading = config.get(key)
         if isinstance(leading, int):

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from recipelang.ops.spec import Fault
 from recipelang.types import ModelType, TensorInfo
 from recipelang.weights.compatibility import check_stackable
-from recipelang.weights.config import LAYER_LISTS, LEADING_LAYERS
+from recipelang.weights.config import LAYER_LISTS, LAYER_NUMBERS, LEADING_LAYERS
 from recipelang.weights.layers import count_layers, layer_of, renumbered, stands_before
 from recipelang.weights.metadata import recast
 from recipelang.weights.strict_json import as_list
@@ -114,6 +115,14 @@ def _config(slices: Sequence[Slice], depths: Sequence[int]) -> dict[str, object]
         kinds = _kinds(key, slices, depths)
         if kinds is not None:
             config[key] = kinds
+    for key in LAYER_NUMBERS:
+        numbers = [as_list((one.model.config or {}).get(key)) for one in slices]
+        if any(numbers) or numbers[0] is not None:
+            starts = accumulate(depths, initial=0)
+            config[key] = [
+                start + layer for start, depth, found in zip(starts, depths, numbers, strict=False)
+                for layer in range(depth) if layer in (found or ())
+            ]  # fmt: skip
     for key in LEADING_LAYERS:
         if isinstance(config.get(key), int):
             config[key] = _leading(key, slices, depths, matters=_matters(key, config))

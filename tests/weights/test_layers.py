@@ -26,6 +26,7 @@ def shrunk(count: int, **fields: Any) -> ModelType:
         "layer_types": [f"kind{i}" for i in range(count)],
         "max_window_layers": 3,
         "no_rope_layers": list(range(count)),
+        "mlp_only_layers": [0, 1, 5],
     }
     found = lookup("shrink")
     assert found is not None
@@ -53,13 +54,15 @@ def test_evenly_spaced_layers(count: int, wanted: int) -> None:
 
 
 def test_configuration_and_table_follow() -> None:
-    """Tensors are renumbered, per-layer lists are cut, windows are counted anew."""
+    """Tensors are renumbered, per-layer lists are cut, numbers of layers follow, windows are
+    counted anew."""
     made = shrunk(6, drop=(1, 4))
     assert made.config is not None
     assert made.config["num_hidden_layers"] == 4
     assert made.config["layer_types"] == ["kind0", "kind2", "kind3", "kind5"]
     assert made.config["no_rope_layers"] == [0, 2, 3, 5]
     assert made.config["max_window_layers"] == 2
+    assert made.config["mlp_only_layers"] == [0, 3]
     assert {n: i.shape for n, i in (made.tensors or {}).items()} == {
         "model.layers.0.w": (1,),
         "model.layers.1.w": (3,),

@@ -256,6 +256,23 @@ def test_a_missing_list_of_different_kinds_is_an_error() -> None:
             stack(*slices)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        (([0, 3], [1]), [0, 3, 5, 6]),
+        (([], [1]), [5, 6]),
+        ((None, [1]), [5, 6]),
+        (([0, 3], None), [0, 3]),
+        (([], None), []),
+        ((None, None), None),
+    ],
+)
+def test_numbers_of_layers_of_another_kind_follow(numbers: Any, expected: object) -> None:
+    """Those of the slices' layers, where they stand now; no list is an empty one."""
+    a, b = (model(i, mlp_only_layers=found) for i, found in enumerate(numbers))
+    assert stack(a, layers(b, 0, 2), layers(b, 1, 4)).config.get("mlp_only_layers") == expected
+
+
 def test_leading_layers_are_counted_anew() -> None:
     """Leading layers add up where they stay in front; behind others they are an error, unless
     nothing depends on them."""
