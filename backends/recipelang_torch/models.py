@@ -18,6 +18,7 @@ import contextlib
 import copy
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from logging import CRITICAL
@@ -33,6 +34,7 @@ from transformers.utils import logging
 from recipelang.backend import Precision
 from recipelang.data.batch import Batch
 from recipelang.diagnostics import RecipeError, fault
+from recipelang.processors import processors
 from recipelang.types import TensorInfo
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang_torch import exact, products
@@ -204,15 +206,21 @@ def trial(config: Mapping[str, object], tensors: Mapping[str, TensorInfo]) -> No
 def load(model: Checkpoint, precision: Precision, device: torch.device) -> Decoder:
     """Bring a model to the device in the precision's dtype. Raises RecipeError E0803, E07.
 
-    The checkpoint is read tensor by tensor, so that the host holds one copy of the weights.
+    The checkpoint is read tensor by tensor, a thread each, so that the host holds one copy of the
+    weights.
     """
     dtype = DTYPES[precision]
-    tensors: dict[str, torch.Tensor] = {}
     for name, info in model.tensors.items():
         if info.dtype not in DTYPES:
             raise refused(f"the dtype `{info.dtype}` of `{name}`")
-        tensors[name] = from_numpy(model.read(name).reshape(info.shape)).to(dtype)
+
+    def read(name: str) -> torch.Tensor:
+        tensor = from_numpy(model.read(name).reshape(model.tensors[name].shape)).to(dtype)
         model.release(name)
+        return tensor
+
+    with ThreadPoolExecutor(processors()) as pool:
+        tensors = dict(zip(model.tensors, pool.map(read, model.tensors), strict=True))
     try:
         module = _fill(model.config, tensors, dtype).to(device)
     except Unsupported as reason:
