@@ -118,7 +118,8 @@ class PlanStep:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """All steps in run order (operands before users), then gates, then publishes.
+    """All steps in run order (operands before users; what is cached waits for nothing), then gates,
+    then publishes.
 
     ``state`` has the graph after the passes, regions, shared token sets and the changes.
     ``backend`` is the one that will be used, None where no step needs one. ``diagnostics`` holds

@@ -48,10 +48,11 @@ from pathlib import Path
 from recipelang.run.events import StepProgress
 from recipelang.run.running import RunOptions, run_recipe
 recipe, place, at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+backend = sys.argv[4]
 def listen(event):
     if isinstance(event, StepProgress) and event.place == place and event.done == at:
         os.kill(os.getpid(), signal.SIGKILL)
-run_recipe(recipe, RunOptions(("both",), "torch"), listen)
+run_recipe(recipe, RunOptions(("both",), backend), listen)
 """
 
 
@@ -60,21 +61,25 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def _killed(recipe: Path, place: str, at: int) -> None:
+def _killed(recipe: Path, place: str, at: int, backend: str = "torch") -> None:
     """Run the recipe in another process that kills itself at this progress of this step."""
-    command = [sys.executable, "-c", KILLER, str(recipe), place, str(at)]
+    command = [sys.executable, "-c", KILLER, str(recipe), place, str(at), backend]
     found = subprocess.run(
         command, env=_environment(), capture_output=True, timeout=300, check=False
     )
     assert found.returncode == -signal.SIGKILL, found.stderr.decode()
 
 
+def _undisturbed(recipe: Path, backend: str) -> dict[str, str]:
+    """Content ids of a run that nothing disturbs."""
+    assert run_recipe(recipe, RunOptions(("both",), backend)).exit_code == 0
+    return _outs(recipe)
+
+
 @pytest.fixture(scope="module")
 def outs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Content ids of the undisturbed run."""
-    recipe = write_project(tmp_path_factory.mktemp("whole"), TEXT)
-    assert run_recipe(recipe, RunOptions(("both",), "torch")).exit_code == 0
-    return _outs(recipe)
+    return _undisturbed(write_project(tmp_path_factory.mktemp("whole"), TEXT), "torch")
 
 
 def _outs(recipe: Path) -> dict[str, str]:
@@ -86,10 +91,14 @@ def _results(outcome: Outcome) -> dict[str, str]:
     return {step.place: step.result for step in outcome.record.steps}
 
 
-def test_killed_in_training(tmp_path: Path, outs: dict[str, str]) -> None:
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_killed_in_training(tmp_path: Path, backend: str) -> None:
     """A training that was killed goes on from its checkpoint and ends with the same weights."""
-    recipe = write_project(tmp_path, TEXT)
-    _killed(recipe, "wise", 7)
+    (tmp_path / "whole").mkdir()
+    outs = _undisturbed(write_project(tmp_path / "whole", TEXT), backend)
+    (tmp_path / "killed").mkdir()
+    recipe = write_project(tmp_path / "killed", TEXT)
+    _killed(recipe, "wise", 7, backend)
     store = Store.open_for(recipe)
     assert [p for p in (store.root / "work").rglob("*") if p.is_file()]
     (killed,) = read_runs(store)
@@ -100,7 +109,7 @@ def test_killed_in_training(tmp_path: Path, outs: dict[str, str]) -> None:
         if getattr(event, "place", "") == "wise" and hasattr(event, "loss"):
             steps.append(event.done)  # type: ignore[attr-defined]
 
-    outcome = run_recipe(recipe, RunOptions(("both",), "torch"), listen)
+    outcome = run_recipe(recipe, RunOptions(("both",), backend), listen)
     assert outcome.exit_code == 0
     assert steps[0] > 1
     assert steps[-1] == 12

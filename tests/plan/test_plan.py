@@ -126,15 +126,17 @@ def test_targets_select_steps_gates_and_publishes() -> None:
 @settings(max_examples=60, deadline=None)
 @given(programs(), st.data())
 def test_plans_are_sound(made: Program, data: st.DataObject) -> None:
-    """Operands stand before users and regions in one stretch; whatever part of the results is lost,
-    all that a step reads is there or runs; and after the run nothing is left to do."""
+    """Operands stand before users that are not cached, and regions in one stretch; whatever part of
+    the results is lost, all that a step reads is there or runs; and after the run nothing is left
+    to do."""
     store = Store()
     for _ in range(2):
         plan = planned(made, store)
         at = {step.node: i for i, step in enumerate(plan.steps)}
         runs = {s.node for s in plan.to_run}
         for step in plan.steps:
-            assert all(at[n] < at[step.node] for n in step.node.inputs)
+            if step.action != "cached":  # that may lie inside a region that runs
+                assert all(at[n] < at[step.node] for n in step.node.inputs)
             if step.node in runs:
                 for n in step.node.inputs:
                     action = plan.by_node[n].action
