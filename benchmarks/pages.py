@@ -41,10 +41,12 @@ def write_pages() -> None:
 def _chain() -> str:
     found = json.loads((HERE / "results" / "chain.json").read_text("utf-8"))
     passes = ", ".join(f"{p:.2f}" for p in found["passes"])
+    bits = "the same" if found["bits of the merges one by one"] else "others"
     return (
-        "| output | peak resident memory | wall | each input is read |\n|---|---|---|---|\n"
+        "| output | peak resident memory | wall | each input is read "
+        "| bits of the four merges made one by one |\n|---|---|---|---|---|\n"
         f"| {found['output_bytes'] / 1e9:.2f} GB | {found['peak_rss_bytes'] / 2**20:.0f} MiB | "
-        f"{found['seconds']:.1f} s | {passes} times |"
+        f"{found['seconds']:.1f} s | {passes} times | {bits} |"
     )
 
 
