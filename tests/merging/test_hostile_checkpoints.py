@@ -220,7 +220,7 @@ def test_27_a_hostile_adapter_is_one_error(
     ("does", "ending"),
     [
         ("with bounded_time(0.1):\n    while True:\n        pass", -signal.SIGPROF),
-        ("bound_memory()\nbytearray(MEMORY)", 1),
+        ("bound_memory()\nbytearray(2 * MEMORY)", 1),
     ],
 )
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is bounded on Linux only")
