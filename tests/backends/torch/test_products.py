@@ -12,7 +12,7 @@ import torch
 
 from recipelang_torch import backend, products
 from recipelang_torch.arrays import XP, from_numpy, to_numpy, uniform_bits
-from tests.backends.torch.test_training import job, lora, train
+from tests.backends.torch.jobs import job, lora, train
 from tests.conformance import tiny
 
 Set = Callable[[bool], None]
