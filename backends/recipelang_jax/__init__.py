@@ -31,6 +31,7 @@ from recipelang.types import TensorInfo
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang_jax.decode import Model
 from recipelang_jax.loop import run
+from recipelang_jax.probe import require_sound
 from recipelang_jax.shard import Placement
 from recipelang_jax.spec import Unsupported, check_tensors, make_spec
 from recipelang_jax.weights import WeightArrays
@@ -66,8 +67,10 @@ class JaxBackend:
         return True
 
     def load(self, model: Checkpoint, precision: Precision) -> LoadedModel:
-        """Bring a model into memory. Raises RecipeError E0803 for what :meth:`refuse` names."""
+        """Bring a model into memory. Raises RecipeError E0803 for what :meth:`refuse` names,
+        E0805 where the device computes wrong numbers."""
         self._require(model)
+        require_sound()
         try:
             return Model(Placement.all_devices(), model, precision)
         except Unsupported as reason:
@@ -75,9 +78,11 @@ class JaxBackend:
 
     def train(self, job: TrainingJob, report: Callable[[Progress], None]) -> Trained:
         """Carry a job out. Raises RecipeError E0803 for what :meth:`refuse` names,
-        E0804 for another run's state, E0806 without memory, E0851 and E0852 for the disk."""
+        E0804 for another run's state, E0805 where the device computes wrong numbers, E0806 without
+        memory, E0851 and E0852 for the disk."""
         for model in (job.model, *job.teachers):
             self._require(model)
+        require_sound()
         try:
             return run(Placement.all_devices(), job, report)
         except Unsupported as reason:

@@ -16,6 +16,7 @@ from recipelang.diagnostics import Diagnostic, Label, RecipeError, Sink
 from recipelang.ir.graph import Node
 from recipelang.lineage.lockfile import lock_path, read_lock
 from recipelang.program import GateRoot, Program, nodes_of
+from recipelang.run.distrust import device_warnings
 from recipelang.run.events import Event, Listener, Note
 from recipelang.run.executor import execute
 from recipelang.run.extraction_reports import extraction_warnings
@@ -292,7 +293,9 @@ def _finish(session: Session, keeper: Keeper, outcome: Outcome, ending: str) -> 
         )
     keeper.close(ending)
     merges = merge_reports(session)
-    warned = (*merge_warnings(session, merges), *extraction_warnings(session))
+    warned = (
+        *merge_warnings(session, merges), *extraction_warnings(session), *device_warnings(session)
+    )  # fmt: skip
     found = (*outcome.diagnostics, *warned)
     outcome = replace(
         outcome, record=keeper.record, changed=changed, merges=merges, diagnostics=found,

@@ -44,7 +44,8 @@ class Session:
     id, of data the digest of its key, of all else the artifact's id); ``found`` the records they
     came from; ``made_by`` the backend, kind and number of devices of merges on an accelerator;
     ``failed`` the nodes that failed; ``details`` what a step has to say of its result, in a line.
-    ``stopped`` says whether a signal asked the run to end.
+    ``stopped`` says whether a signal asked the run to end; ``distrusted`` where and how the
+    accelerator gave wrong numbers in a merge.
     """
 
     plan: Plan
@@ -69,6 +70,7 @@ class Session:
     summaries: dict[str, Summary] = field(default_factory=dict[str, "Summary"])
     scores: dict[str, Any] = field(default_factory=dict[str, Any])
     work: dict[Node, Path] = field(default_factory=dict[Node, Path])
+    distrusted: tuple[Node, str] | None = None
     _backend: Backend | None = None
 
     @property
@@ -89,13 +91,12 @@ class Session:
     def accelerator(self) -> Backend | None:
         """The backend that regions are computed on: that of ``--backend``, where its best device is
         not the CPU. Without the option nothing is imported to find out, and merges have the same
-        bits on every machine. JAX merges on the host too: on a GPU, tensors of tens of millions of
-        elements came out wrong in places, and why is not known yet (docs/parts/merging-device.md).
+        bits on every machine. None once it is ``distrusted``.
         """
         from recipelang import processors
         from recipelang.backend import available
 
-        if self.wanted in (None, "jax") or self.wanted not in available():
+        if self.wanted is None or self.wanted not in available() or self.distrusted:
             return None
         if not processors.may_have_gpu():
             return None

@@ -49,6 +49,12 @@ class Arrays(Protocol):
         ...
 
     @property
+    def proven(self) -> bool:
+        """Whether its numbers are taken as they come. Where not, the first tensor of each kind is
+        computed on the host too, see :mod:`recipelang.weights.proving`."""
+        ...
+
+    @property
     def budget_bytes(self) -> int:
         """What a region may hold here at a time."""
         ...
@@ -99,6 +105,7 @@ class HostArrays:
 
     xp: Any = np
     whole: bool = False
+    proven: bool = True
     budget_bytes: int = BUDGET_BYTES
     blocks_at_once: int = 1
 

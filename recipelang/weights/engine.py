@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +28,14 @@ from numpy.typing import NDArray
 
 from recipelang.processors import processors
 from recipelang.weights.arrays import BUDGET_BYTES, Arrays
+from recipelang.weights.blocks import blocks_of
 from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.device import device_bytes, runs_on_device
 from recipelang.weights.evaluate import Evaluation
-from recipelang.weights.kernel import Kth, MatrixKernel
+from recipelang.weights.kernel import Block, Kth, MatrixKernel
 from recipelang.weights.model_statistics import asks_for_model, thresholds
 from recipelang.weights.needs import held_bytes, needs_statistics, walk, working_bytes
+from recipelang.weights.proving import Proof, held_to
 from recipelang.weights.region import Combine, Leaf, Memo, Operand, Source, Step, source_of
 from recipelang.weights.strips.arrays import host
 from recipelang.weights.writer import ModelWriter
@@ -91,7 +94,7 @@ def run_region(
     equal.
     Tensors that a writer has already are left; a writer's watcher sees the blocks of the others.
     The caller finishes the writers. Raises RecipeError: E0620 (infinities or NaN), E0621, E0735 (an
-    input changed), E0851, E0852 (the disk).
+    input changed), E0851, E0852 (the disk); WrongNumbers where the device's are.
     """
     memo: Memo = {}
     jobs = [job for operand, writer in outputs for job in _jobs(operand, writer, memo)]
@@ -154,6 +157,7 @@ class _Run:
         self._jobs, self._next, self._report, self._watchers = jobs, 0, report, watchers
         self._budget = self._free = budget
         self._condition = threading.Condition()
+        self._proof = Proof()
         self._failed = False
         self._done = self._written = 0
         self._total = sum(job.bytes for job in jobs)
@@ -216,12 +220,16 @@ class _Run:
         reserved = self._reserve(need if hold else min(working, self._budget))
         try:
             sources = [source for _, source in job.tensors]
-            made = Evaluation(sources, self._read_leaf, hold=hold, known=self._known, arrays=arrays)
-            with arrays.computing(), closing(made) as evaluation:
+            evaluate = partial(Evaluation, sources, self._read_leaf, hold=hold, known=self._known)
+            # tensors are brought within: in the thread's stream and its types
+            with arrays.computing(), closing(evaluate(arrays=arrays)) as evaluation:
                 for name, source in job.tensors:
                     watcher = self._watchers.get(job.writer)
                     watch = watcher.tensor(name, source) if watcher else None
-                    for block, values in evaluation.blocks(source, watch):
+                    made = evaluation.blocks(source, watch)
+                    if not arrays.proven and self._proof.asks(source):
+                        made = held_to(name, made, self._on_host(source))
+                    for block, values in made:
                         job.writer.write(name, block.start, values)
                         if self._failed:
                             return
@@ -237,6 +245,14 @@ class _Run:
             progress = RegionProgress(self._done, self._tensors, self._written, self._total)
         if self._report is not None:
             self._report(progress)
+
+    def _on_host(self, source: Source) -> Iterator[tuple[Block, NDArray[Any]]]:
+        """The same tensor from the host, block by block, so that it needs no budget."""
+        evaluation = Evaluation([source], _read, hold=False, known=self._known)
+        with closing(evaluation):
+            for block, values in evaluation.blocks(source):
+                for part in blocks_of(source.info, block.start, block.stop):
+                    yield part, values[part.start - block.start : part.stop - block.start]
 
     def _place(self, source: Source) -> tuple[Arrays, int, int]:
         """Where a tensor is computed, what it needs of the budget to be read once, and what in any
@@ -264,6 +280,10 @@ class _Run:
         with self._condition:
             self._read[key] = self._read.get(key, 0) + values.nbytes
         return values
+
+
+def _read(leaf: Leaf, start: int, stop: int) -> NDArray[Any]:
+    return leaf.checkpoint.read(leaf.name, start, stop)
 
 
 def _depth(step: Step) -> int:

@@ -20,6 +20,7 @@ from recipelang.weights.kernel import Kth
 from recipelang.weights.kernels.thinning import kept, row_ranks
 from recipelang.weights.kernels.uniform_bits import half_words, keys
 from recipelang.weights.numbers import FLOATS, compute_dtype, narrow, numpy_dtype, widen
+from recipelang.weights.proving import WrongNumbers
 from recipelang.weights.region import make_step
 from recipelang.weights.report import Watcher
 from recipelang.weights.whole_statistics import kth_magnitude
@@ -186,6 +187,27 @@ def test_a_low_rank_change_is_applied(library: str, tmp_path: Path) -> None:
     got, _ = compute(step, tmp_path / "device", arrays=ARRAYS[library])
     for name, values in expected.items():
         np.testing.assert_allclose(got[name], values, rtol=0, atol=4e-6)
+
+
+@pytest.mark.parametrize("dtype", sorted(FLOATS))
+def test_jax_counts_what_is_moved(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece that arrives as another one, on the way there and on the way back."""
+    arrays = ARRAYS["jax"]
+    monkeypatch.setattr(recipelang_jax.weights, "pieces", _small_pieces)
+    (values,) = random_model(1, {"a": (25_001,)}, dtype).arrays.values()
+    with arrays.computing():
+        there = brought(arrays, values, dtype)
+        assert bits(host(arrays, there, dtype)) == bits(values)
+        put = jax.device_put
+        monkeypatch.setattr(jax, "device_put", lambda piece, device: put(piece * 0, device))
+        with pytest.raises(WrongNumbers, match="on their way to the device"):
+            brought(arrays, values, dtype)
+        cut = jax.lax.dynamic_slice_in_dim
+        monkeypatch.setattr(
+            jax.lax, "dynamic_slice_in_dim", lambda all, at, size: cut(all, max(0, at - 1), size)
+        )
+        with pytest.raises(WrongNumbers, match="on their way from the device"):
+            host(arrays, there, dtype)
 
 
 @LIBRARIES

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recipelang import processors
 from recipelang.backend import Device
+from recipelang.lineage.lockfile import lock_path
 from recipelang.run.running import RunOptions, run_recipe
 from recipelang.store import Store
 from recipelang.store.records import ActionRecord
@@ -36,10 +39,11 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def record_of(recipe: Path, options: RunOptions) -> ActionRecord:
-    """Run, and give the merge's action record."""
+def record_of(recipe: Path, options: RunOptions, warned: str = "") -> ActionRecord:
+    """Run, and give the merge's action record; ``warned`` is the one code that is warned of."""
     outcome = run_recipe(recipe, options)
     assert outcome.exit_code == 0, [str(d) for d in outcome.diagnostics]
+    assert [d.code for d in outcome.diagnostics] == [warned] * bool(warned)
     assert outcome.record is not None
     (row,) = (step for step in outcome.record.steps if step.op == "linear-merge")
     assert row.result == "ran"
@@ -95,3 +99,63 @@ def test_a_merge_on_a_machine_without_gpu_imports_no_backend(recipe: Path, backe
     )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert made.stdout.split() == ["0", "[]"]
+
+
+@pytest.fixture
+def jax_gpu(monkeypatch: pytest.MonkeyPatch) -> type[Any]:
+    """JAX's CPU, which says that it is a GPU; the class of its arrays."""
+    from recipelang_jax import JaxBackend
+    from recipelang_jax.weights import WeightArrays
+
+    monkeypatch.setattr(processors, "may_have_gpu", lambda: True)
+    monkeypatch.setattr(JaxBackend, "devices", lambda self: (Device("gpu", "one", 1 << 30),))
+    return WeightArrays
+
+
+def test_jax_merges_on_an_accelerator_that_does_as_the_host(
+    recipe: Path, jax_gpu: type[Any]
+) -> None:
+    """As torch does; the first tensor of each kind was computed on both."""
+    record = record_of(recipe, RunOptions(backend="jax"))
+    assert (record.backend, record.device, record.devices) == ("jax", "gpu", 1)
+
+
+def twice(stored: Any) -> Any:
+    """Other numbers."""
+    return stored * 2
+
+
+def not_a_number(stored: Any) -> Any:
+    """None at all."""
+    return stored * float("nan")
+
+
+@pytest.mark.parametrize("spoil", [twice, not_a_number])
+def test_wrong_numbers_of_an_accelerator_are_not_kept(
+    recipe: Path, jax_gpu: type[Any], spoil: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The merge is made on the host, with its bits, and the run says so."""
+    expected = record_of(recipe, RunOptions())
+    shutil.rmtree(recipe.parent / ".recipe")
+    lock_path(recipe).unlink()
+    narrow = jax_gpu.narrow
+    monkeypatch.setattr(
+        jax_gpu, "narrow", lambda self, wide, dtype: spoil(narrow(self, wide, dtype))
+    )
+    record = record_of(recipe, RunOptions(backend="jax"), warned="W0805")
+    assert (record.backend, record.device, record.devices) == ("", "", 0)
+    assert record.artifact == expected.artifact
+    assert not list((recipe.parent / ".recipe" / "store" / "work").glob("*/*"))
+
+
+@pytest.mark.parametrize("backend", ["jax", None])
+def test_what_is_not_finite_in_an_input_is_not_the_device_s(
+    recipe: Path, jax_gpu: type[Any], backend: str | None
+) -> None:
+    """The host finds it as well, and it is the input that is told of."""
+    model = random_model(0, SHAPES)
+    model.arrays["model.norm.weight"][1] = float("nan")
+    write_folder(recipe.parent / "a", model, {"model_type": "toy", "num_hidden_layers": 1})
+    outcome = run_recipe(recipe, RunOptions(backend=backend))
+    assert outcome.exit_code == 4
+    assert [d.code for d in outcome.diagnostics] == ["E0620"]

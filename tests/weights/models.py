@@ -13,7 +13,7 @@ import numpy as np
 
 from recipelang.types import TensorInfo
 from recipelang.weights.engine import RegionStats, run_region
-from recipelang.weights.numbers import narrow
+from recipelang.weights.numbers import compute_dtype, narrow
 from recipelang.weights.region import Operand
 from recipelang.weights.writer import ModelWriter
 
@@ -49,10 +49,10 @@ def random_model(
     seed: int, shapes: Mapping[str, tuple[int, ...]], dtype: str = "BF16", spread: float = 0.02
 ) -> Memory:
     """A model of normal draws."""
-    rng = np.random.default_rng(seed)
+    rng, wide = np.random.default_rng(seed), compute_dtype(dtype)
     return Memory(
         {
-            n: narrow(rng.standard_normal(s).astype(np.float32) * spread, dtype)
+            n: narrow(rng.standard_normal(s).astype(wide) * wide.type(spread), dtype)
             for n, s in shapes.items()
         }
     )
@@ -61,15 +61,14 @@ def random_model(
 def near(base: Memory, seed: int, spread: float = 0.002) -> Memory:
     """A fine-tune of a model: its weights plus small draws."""
     rng = np.random.default_rng(seed)
-    return Memory(
-        {
-            n: (
-                a.astype(np.float32) + rng.standard_normal(a.shape).astype(np.float32) * spread
-            ).astype(a.dtype)
-            for n, a in base.arrays.items()
-        },
-        base.config,
-    )
+
+    def moved(a: Any) -> Any:
+        wide = np.float64 if a.dtype == np.float64 else np.float32
+        return (a.astype(wide) + rng.standard_normal(a.shape).astype(wide) * wide(spread)).astype(
+            a.dtype
+        )
+
+    return Memory({n: moved(a) for n, a in base.arrays.items()}, base.config)
 
 
 def compute(step: Operand, folder: Path, **options: Any) -> tuple[dict[str, Any], RegionStats]:

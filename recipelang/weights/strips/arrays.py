@@ -32,6 +32,7 @@ class StripArrays:
 
     xp: Any = XP
     whole: bool = False
+    proven: bool = True
     budget_bytes: int = BUDGET_BYTES
     blocks_at_once: int = 16
 
