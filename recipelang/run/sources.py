@@ -34,11 +34,15 @@ def _open(session: Session, node: Node) -> Checkpoint:
     commit = revision if isinstance(revision, str) else None
     match node.op:
         case "model":
+            from recipelang.weights.folder import Folder
             from recipelang.weights.metadata import open_model
 
             dtype = node.attr("dtype")
             wanted = dtype if isinstance(dtype, str) else None
-            return open_model(uri, commit, dtype=wanted, folder=folder)
+            opened = open_model(uri, commit, dtype=wanted, folder=folder)
+            if isinstance(opened, Folder):
+                return opened.with_digests(session.view.tensors_of)
+            return opened
         case "adapter":
             from recipelang.weights.adapter import open_adapter
 

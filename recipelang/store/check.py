@@ -40,5 +40,5 @@ def _check_object(store: Store, manifest: Manifest, digest: str, what: str) -> l
     return wrong + [
         f"the tensor `{name}` has other values than the manifest says"
         for name, tensor in sorted(manifest.tensors.items())
-        if tensor.shard == digest and (tensor.offset, tensor.digest) not in hashed.tensors
+        if tensor.shard == digest and hashed.tensors.get(tensor.offset) != tensor.digest
     ]

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from recipelang.diagnostics import RecipeError
 from recipelang.store.ranges import Place, range_digest, range_digests
 from recipelang.weights.safetensors import read_header
 
-__all__ = ["Hashed", "file_digest", "hash_object", "shard_digest"]
+__all__ = ["Hashed", "ShardFile", "file_digest", "hash_object", "hash_shards", "shard_digest"]
 
 SHARD = b"recipelang/shard/1\n"
 
@@ -30,29 +31,63 @@ SHARD = b"recipelang/shard/1\n"
 @dataclass(frozen=True, slots=True)
 class Hashed:
     """What an object's bytes say: the ``name`` that is theirs (empty for a shard whose header
-    cannot be read), and of a shard each tensor's offset in bytes and sha256 (hex)."""
+    cannot be read), and of a shard each tensor's sha256 (hex) by its offset in bytes."""
 
     name: str
-    tensors: frozenset[tuple[int, str]] = frozenset()
+    tensors: Mapping[int, str] = field(default_factory=dict[int, str])
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFile:
+    """A safetensors file: its header with the eight bytes of length, and the ranges of its tensors
+    in the order of the file, which cover the rest of it, each byte once."""
+
+    path: Path
+    head: bytes
+    ranges: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def open(cls, path: Path) -> ShardFile:
+        """Read the header. Raises RecipeError E0724, OSError."""
+        header = read_header(path)
+        ranges = sorted((entry.start, entry.stop) for entry in header.entries.values())
+        with open(path, "rb") as file:
+            head = file.read(ranges[0][0] if ranges else header.size)
+        return cls(path, head, tuple(ranges))
+
+    @property
+    def bytes(self) -> int:
+        """Of the whole file."""
+        return self.ranges[-1][1] if self.ranges else len(self.head)
+
+    def hashed(self, digests: Sequence[str]) -> Hashed:
+        """What its bytes say; ``digests`` are the tensors' in order."""
+        starts = (start for start, _ in self.ranges)
+        return Hashed(shard_digest(self.head, digests), dict(zip(starts, digests, strict=True)))
 
 
 def hash_object(path: Path, *, shard: bool) -> Hashed:
     """Read a whole object. Its manifest says whether it is a shard: ``tensors`` name shards,
     ``files`` files. Raises OSError where it cannot be read."""
-    return _hash_shard(path) if shard else Hashed(file_digest(path))
-
-
-def _hash_shard(path: Path) -> Hashed:
+    if not shard:
+        return Hashed(file_digest(path))
     try:
-        header = read_header(path)  # which sees that the tensors cover the data, each byte once
+        file = ShardFile.open(path)
     except RecipeError:
         return Hashed("")
-    places = sorted((entry.start, entry.stop) for entry in header.entries.values())
-    with open(path, "rb") as file:
-        head = file.read(places[0][0] if places else header.size)
-        digests = range_digests([Place(file.fileno(), *place) for place in places])
-    starts = [start for start, _ in places]
-    return Hashed(shard_digest(head, digests), frozenset(zip(starts, digests, strict=True)))
+    return next(hash_shards([file]))
+
+
+def hash_shards(files: Sequence[ShardFile]) -> Iterator[Hashed]:
+    """What the bytes of these say, all hashed at a time, on all processors. Raises OSError."""
+    with ExitStack() as stack:
+        places: list[Place] = []
+        for file in files:
+            number = stack.enter_context(open(file.path, "rb")).fileno()
+            places += [Place(number, *one) for one in file.ranges]
+        digests = iter(range_digests(places))
+        for file in files:
+            yield file.hashed([next(digests) for _ in file.ranges])
 
 
 def shard_digest(header: bytes, digests: Iterable[str]) -> str:

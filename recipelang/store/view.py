@@ -21,6 +21,7 @@ from recipelang.diagnostics import RecipeError, fault
 from recipelang.ir.graph import Node
 from recipelang.lineage.lockfile import Lock, LockedStep
 from recipelang.store.digests import cached_digest, cached_digests
+from recipelang.store.objects import Hashed
 from recipelang.store.records import ActionRecord
 from recipelang.store.store import Store
 
@@ -53,7 +54,7 @@ class View:
     tell: Callable[[str], None] = lambda text: None
     _keys: dict[str, LockedStep] = field(init=False)
     _contents: dict[Node, str | None] = field(default_factory=dict[Node, "str | None"])
-    _digests: dict[Path, str] = field(default_factory=dict[Path, str])
+    _digests: dict[Path, Hashed] = field(default_factory=dict[Path, Hashed])
     _stamps: dict[Path, tuple[int, ...]] = field(default_factory=dict[Path, tuple[int, ...]])
 
     def __post_init__(self) -> None:
@@ -78,7 +79,7 @@ class View:
         self._digests.update(cached_digests(self.store, files, self.tell))
 
     def content(self, node: Node) -> str | None:
-        """A source's revision, or the sha256 (hex) of its files; None where it is not here yet."""
+        """A source's revision, or the digest (hex) of its files; None where it is not here yet."""
         if node not in self._contents:
             self._contents[node] = self._content(node)
         return self._contents[node]
@@ -96,7 +97,7 @@ class View:
             return None
 
     def _digest(self, node: Node, path: Path) -> str:
-        """Of a file its sha256; of a folder that of the names and digests of the files that
+        """Of a file its own; of a folder the sha256 of the names and digests of the files that
         count.
         """
         if path.is_file():
@@ -107,7 +108,19 @@ class View:
     def _file(self, path: Path) -> str:
         if path not in self._stamps:
             self._stamps[path] = _stamp(path)
-        return self._digests.get(path) or cached_digest(self.store, path)
+        return self._hashed(path).name
+
+    def tensors_of(self, path: Path) -> Mapping[int, str]:
+        """The sha256 (hex) of a safetensors file's tensors by offset, where it was hashed: what has
+        a revision was not."""
+        known = self._digests.get(path)
+        return {} if known is None else known.tensors
+
+    def _hashed(self, path: Path) -> Hashed:
+        found = self._digests.get(path)
+        if found is None:
+            found = self._digests[path] = cached_digest(self.store, path)
+        return found
 
     def check_unchanged(self, node: Node) -> None:
         """Raise RecipeError E0735 if a file of a source is another one than when it was hashed:
@@ -126,7 +139,7 @@ class View:
         template = node.attr("template")
         if not isinstance(template, str) or "{" in template:
             return digest
-        other = cached_digest(self.store, self.folder / template)
+        other = cached_digest(self.store, self.folder / template).name
         return hashlib.sha256(f"{digest} {other}".encode()).hexdigest()
 
     def lookup(self, key: str, backend: str | None) -> Found | None:

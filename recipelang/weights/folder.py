@@ -14,8 +14,8 @@ Example:
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 @dataclass(frozen=True, eq=False)
 class Folder:
     """A :class:`~recipelang.weights.checkpoint.Checkpoint` over a folder. Open it with
-    :meth:`open`."""
+    :meth:`open`. ``digests`` are tensors' sha256 (hex), of those that were hashed."""
 
     path: Path
     config: Mapping[str, object]
@@ -52,6 +52,7 @@ class Folder:
     files: Mapping[str, Path | bytes]
     places: Mapping[str, tuple[Path, Entry]]
     remarks: tuple[Remark, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
     def open(cls, path: Path) -> Folder:
@@ -71,6 +72,12 @@ class Folder:
             help = "they may look alike; see that its source is one that you trust"
             remarks = (*remarks, Remark("W0724", message, help))
         return cls(path, config, tensors, auxiliary_files(path), places, remarks)
+
+    def with_digests(self, hashed: Callable[[Path], Mapping[int, str]]) -> Folder:
+        """The same, with the digests that ``hashed`` gives for a file, by offset in bytes."""
+        known = {file: hashed(file) for file in {file for file, _ in self.places.values()}}
+        found = {n: known[file].get(entry.start) for n, (file, entry) in self.places.items()}
+        return replace(self, digests={n: digest for n, digest in found.items() if digest})
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:
         """Elements ``[start, stop)`` of a tensor, in a fresh array. Raises RecipeError E0735."""

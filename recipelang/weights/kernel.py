@@ -167,7 +167,9 @@ class Kernel:
     ``whole``: the factors of a low-rank change, which are small. ``named`` gives operands, as
     ``(role, index, tensor)``, whose blocks are those of another tensor than the result's, of the
     same shape. ``model`` are statistics over all tensors of the step; their results come before
-    those of the levels.
+    those of the levels. ``convex``: the result lies between the operands that are read, so that one
+    tensor of 16 bits, which is all of them, is the result bit for bit (the error of float32 is
+    far below half a unit of it).
     """
 
     combine: Callable[[Any, Inputs, Block, Any], Array]
@@ -177,6 +179,7 @@ class Kernel:
     named: tuple[tuple[str, int, str], ...] = ()
     model: tuple[ModelKth, ...] = ()
     solve: Callable[[Results], Any] | None = None
+    convex: bool = False
 
 
 Load: TypeAlias = "Callable[[str, int, int, int], Array]"

@@ -254,16 +254,24 @@ def _of_step(step: Step, name: str, memo: Memo) -> Source:
         return _in_dtype(source, info, allow)
     named = {(role, i): n for role, i, n in made.named} if isinstance(made, Kernel) else {}
     inputs = inputs_of(step, name, memo, named)
-    if "keeps_base" in step.operation.laws and not (isinstance(made, Kernel) and made.model):
-        one = only_one(inputs, made.unread)
-        if one is not None:
-            return Combine(_scaled(1.0), {"of": (one,)}, info, (), allow, step.operation.verb)
+    one = only_one(inputs, made.unread)
+    if one is not None and _is_copy(step, made, one, info):
+        return Combine(_scaled(1.0), {"of": (one,)}, info, (), allow, step.operation.verb)
     whole: list[Leaf] = []
     for role, index, tensor in made.whole if isinstance(made, Kernel) else ():
         leaf = source_of(step.operands[role][index], tensor, memo)
         assert isinstance(leaf, Leaf)
         whole.append(leaf)
     return Combine(made, inputs, info, tuple(whole), allow, step.operation.verb, step, name)
+
+
+def _is_copy(step: Step, made: Kernel | MatrixKernel, one: Source, info: TensorInfo) -> bool:
+    """Whether the result is the one tensor that all operands are, by a law of the merge."""
+    if isinstance(made, Kernel) and made.model:
+        return False
+    short = info.dtype == one.info.dtype in ("BF16", "F16")
+    convex = isinstance(made, Kernel) and made.convex and short
+    return convex or "keeps_base" in step.operation.laws
 
 
 def _scaled(factor: float) -> Kernel:

@@ -1,5 +1,6 @@
 """Which operands' tensors are known to be one: the same of one checkpoint, that of a model and of
-the same model with an adapter which leaves it alone, and equal digests in the store.
+the same model with an adapter which leaves it alone, and equal digests, in the store or of folders
+that were hashed.
 
 Nothing is read for that. A fine-tune with LoRA shares its embedding with its base, for example.
 
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 
 from recipelang.weights.adapted import Adapted
 from recipelang.weights.expression import Leaf, Source
+from recipelang.weights.folder import Folder
 from recipelang.weights.stored import StoredModel
 
 __all__ = ["only_one"]
@@ -40,7 +42,11 @@ def _identity(source: Source) -> object:
     checkpoint = source.checkpoint
     while isinstance(checkpoint, Adapted) and source.name not in checkpoint.step.changes:
         checkpoint = checkpoint.base
+    digest = ""
     if isinstance(checkpoint, StoredModel):
-        row = checkpoint.manifest.tensors[source.name]
-        return row.digest, row.dtype, row.shape
+        digest = checkpoint.manifest.tensors[source.name].digest
+    elif isinstance(checkpoint, Folder):
+        digest = checkpoint.digests.get(source.name, "")
+    if digest:
+        return digest, checkpoint.tensors[source.name]
     return id(checkpoint), source.name

@@ -69,6 +69,49 @@ def test_equal_models_give_that_model(verb: str, compat: str, tmp_path: Path) ->
     assert all(bits(got[name]) == bits(model.arrays[name]) for name in SHAPES)
 
 
+@pytest.mark.parametrize(
+    ("verb", "fields"),
+    [
+        ("linear-merge", {"weight": (0.3, 0.5)}),
+        ("linear-merge", {"weight": (1e-6, 1.0)}),
+        ("slerp-merge", {"t": 0.3}),
+        ("slerp-merge", {"t": 0.3, "compat": "mergekit"}),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["BF16", "F16"])
+def test_one_tensor_in_all_inputs_is_copied(
+    verb: str, fields: dict[str, Any], dtype: str, tmp_path: Path
+) -> None:
+    """It has the bits that are computed where it is not known to be one, those of a negative zero
+    and of the smallest number too."""
+    model = random_model(1, SHAPES, dtype)
+    model.arrays["model.layers.0.a"].reshape(-1)[:2] = -0.0, 2.0**-24
+    other = Memory(model.arrays, model.config)
+    computed = merged(tmp_path / "computed", verb, [model, other], None, **fields)
+    copied = merged(tmp_path / "copied", verb, [model, model], None, **fields)
+    for name, array in model.arrays.items():
+        assert bits(copied[name]) == bits(computed[name]) == bits(array)
+
+
+@pytest.mark.parametrize(
+    ("fields", "dtype"),
+    [
+        ({"normalize": False, "weight": (0.5, 0.4)}, "BF16"),
+        ({"weight": (2.0, -1.0)}, "BF16"),
+        ({"weight": (0.3, 0.5)}, "F32"),
+    ],
+)
+def test_what_computing_may_change_is_computed(
+    fields: dict[str, Any], dtype: str, tmp_path: Path
+) -> None:
+    """A sum that is not a mean, weights of both signs, and numbers that float32 rounds."""
+    model = random_model(1, SHAPES, dtype)
+    got = merged(tmp_path / "one", "linear-merge", [model, model], None, **fields)
+    other = Memory(model.arrays, model.config)
+    expected = merged(tmp_path / "two", "linear-merge", [model, other], None, **fields)
+    assert {n: bits(a) for n, a in got.items()} == {n: bits(a) for n, a in expected.items()}
+
+
 @pytest.mark.parametrize("verb", declaring("keeps_base"))
 @pytest.mark.parametrize("known", [True, False])
 def test_what_no_input_changed_stays(verb: str, known: bool, tmp_path: Path) -> None:

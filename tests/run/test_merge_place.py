@@ -101,6 +101,27 @@ def test_a_merge_on_a_machine_without_gpu_imports_no_backend(recipe: Path, backe
     assert made.stdout.split() == ["0", "[]"]
 
 
+def test_what_was_hashed_is_not_read_twice(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The norm is equal in both folders: it is read from one of them."""
+    from recipelang.weights.folder import Folder
+
+    norm = random_model(0, SHAPES).arrays["model.norm.weight"]
+    model = near(random_model(0, SHAPES), 1)
+    model.arrays["model.norm.weight"][:] = norm  # type: ignore[index]
+    write_folder(recipe.parent / "b", model, {"model_type": "toy", "num_hidden_layers": 1})
+    reads: list[tuple[str, str]] = []
+    read = Folder.read
+
+    def noted(self: Folder, name: str, start: int = 0, stop: int | None = None) -> Any:
+        reads.append((self.path.name, name))
+        return read(self, name, start, stop)
+
+    monkeypatch.setattr(Folder, "read", noted)
+    record_of(recipe, RunOptions())
+    assert [name for _, name in reads].count("model.norm.weight") == 1
+    assert [name for _, name in reads].count("model.embed_tokens.weight") == 2
+
+
 @pytest.fixture
 def jax_gpu(monkeypatch: pytest.MonkeyPatch) -> type[Any]:
     """JAX's CPU, which says that it is a GPU; the class of its arrays."""

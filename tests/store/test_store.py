@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 from recipelang.diagnostics import RecipeError
 from recipelang.store import ActionRecord, Manifest, Store, StoredTensor
 from recipelang.store.check import check_artifact
-from recipelang.store.digests import cached_digest, cached_digests
 from recipelang.store.locks import key_locks
 from recipelang.store.objects import hash_object, shard_digest
 from recipelang.store.place import find_root
@@ -243,53 +241,6 @@ def test_records_of_a_key(store: Store) -> None:
     damaged = store.root / "act" / "cc" / ("c" * 64) / "zz"
     damaged.write_text("{")
     assert {r.artifact for r in store.records("c" * 64)} == {"a" * 64, "b" * 64}
-
-
-def test_cached_digest_follows_the_file(store: Store, tmp_path: Path) -> None:
-    """A settled file is hashed once; any change of size or time is seen."""
-    path = tmp_path / "data"
-    path.write_bytes(b"one")
-    os.utime(path, ns=(10**18, 10**18))
-    assert cached_digest(store, path) == hashlib.sha256(b"one").hexdigest()
-    kept = list((store.root / "sum").rglob("*"))
-    assert sum(p.is_file() for p in kept) == 1
-    path.write_bytes(b"two")
-    assert cached_digest(store, path) == hashlib.sha256(b"two").hexdigest()
-    assert sum(p.is_file() for p in (store.root / "sum").rglob("*")) == 1  # too fresh to be kept
-
-
-def test_files_are_hashed_side_by_side(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each file has its digest, those that cannot be read are left out, and a reader who waits is
-    told how far it is; one who stops waiting is not held up."""
-    paths = [tmp_path / f"{i}" for i in range(5)]
-    for i, path in enumerate(paths):
-        path.write_bytes(bytes([i]) * (3 << 20))
-    whole = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    assert cached_digests(store, [*paths, tmp_path / "none", tmp_path], print) == whole
-    told: list[str] = []
-    monkeypatch.setattr("recipelang.store.digests.QUIET_SECONDS", 0.0)
-    assert cached_digests(store, paths, told.append) == whole
-    assert re.fullmatch(r"hashing inputs: 0\.0 of 0\.0 GB", told[0])
-
-    def give_up(text: str) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        cached_digests(store, paths, give_up)
-
-
-def test_a_damaged_digest_cache_is_ignored(store: Store, tmp_path: Path) -> None:
-    """A broken entry costs a hash, never a wrong answer."""
-    path = tmp_path / "data"
-    path.write_bytes(b"one")
-    os.utime(path, ns=(10**18, 10**18))
-    cached_digest(store, path)
-    (entry,) = [p for p in (store.root / "sum").rglob("*") if p.is_file()]
-    for text in ("", "{}", '{"stamp": "x", "sha256": "00"}', "\0\0"):
-        entry.write_text(text)
-        assert cached_digest(store, path) == hashlib.sha256(b"one").hexdigest()
 
 
 @pytest.mark.parametrize(

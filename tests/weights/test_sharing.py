@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from recipelang.ops.registry import lookup
 from recipelang.store.artifact import Manifest, StoredTensor
+from recipelang.store.objects import hash_object
 from recipelang.types import TensorInfo
 from recipelang.weights.adapted import Adapted
+from recipelang.weights.checkpoint import Checkpoint
 from recipelang.weights.expression import Leaf
+from recipelang.weights.folder import Folder
+from recipelang.weights.region import make_step
 from recipelang.weights.sharing import only_one
 from recipelang.weights.stored import StoredModel
-from tests.weights.models import Memory, random_model
+from tests.weights.models import Memory, bits, compute, random_model, write_folder
 from tests.weights.test_adapter import SHAPES, adapter
 
 NONE: frozenset[tuple[str, int]] = frozenset()
 
 
-def leaf(checkpoint: Memory | Adapted | StoredModel, name: str) -> Leaf:
+def leaf(checkpoint: Checkpoint, name: str) -> Leaf:
     """A tensor of a checkpoint."""
     return Leaf(checkpoint, name, checkpoint.tensors[name])
 
@@ -45,6 +54,55 @@ def test_equal_digests_in_the_store() -> None:
     assert only_one({"inputs": (first, leaf(stored("d1", "b"), "w"))}, NONE) is first
     assert only_one({"inputs": (first, leaf(stored("d2"), "w"))}, NONE) is None
     assert only_one({"inputs": (first, leaf(stored("d1", dtype="I32"), "w"))}, NONE) is None
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Folder]:
+    """Two models of which one tensor is equal."""
+    made: list[Folder] = []
+    for i in range(2):
+        model = random_model(1, {"v": (300,), "w": (500,)})
+        model.arrays["v"][0] = i
+        made.append(Folder.open(write_folder(tmp_path / str(i), model, {"model_type": "toy"})))
+    return made
+
+
+def hashed(folder: Folder) -> Folder:
+    """The same, hashed."""
+    return folder.with_digests(lambda file: hash_object(file, shard=True).tensors)
+
+
+def test_equal_digests_of_folders(folders: list[Folder]) -> None:
+    """Of those that were hashed; of others nothing is known. A model in the store may be equal."""
+    one, other = (hashed(folder) for folder in folders)
+    first = leaf(one, "w")
+    digest = hashlib.sha256(one.read("w").tobytes()).hexdigest()
+    row = StoredTensor("BF16", (500,), digest, "a", 0)
+    kept = StoredModel(Manifest("model", {"w": row}), Path, {}, {"w": one.tensors["w"]}, {})
+    for second, known in ((other, True), (kept, True), (folders[1], False)):
+        found = only_one({"inputs": (first, leaf(second, "w"))}, NONE)
+        assert found is (first if known else None)
+    assert only_one({"inputs": (first, leaf(other, "v"))}, NONE) is None
+
+
+@pytest.mark.parametrize("verb", ["linear-merge", "ties-merge"])
+def test_a_tensor_that_is_equal_in_all_inputs_is_read_once(
+    verb: str, folders: list[Folder], tmp_path: Path
+) -> None:
+    """And the result is that of reading it from each."""
+    operation = lookup(verb)
+    assert operation is not None
+    read: list[tuple[int, ...]] = []
+    results: list[dict[str, bytes]] = []
+    for i, models in enumerate((folders, [hashed(folder) for folder in folders])):
+        roles: dict[str, Any] = {"inputs": tuple(models)}
+        if operation.operand("base"):
+            roles = {"inputs": (models[1],), "base": (models[0],)}
+        got, stats = compute(make_step(operation, roles, {}), tmp_path / f"out{i}")
+        read.append(tuple(sorted(stats.read_bytes)))
+        results.append({name: bits(values) for name, values in got.items()})
+    assert read == [(1600, 1600), (600, 1600)]
+    assert results[0] == results[1]
 
 
 def test_what_an_adapter_leaves_is_its_bases() -> None:

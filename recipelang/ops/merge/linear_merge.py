@@ -67,4 +67,5 @@ def linear_merge(
             result += part
         return result
 
-    return Kernel(combine, unread=frozenset(("inputs", i) for i, w in enumerate(shares) if not w))
+    unread = frozenset(("inputs", i) for i, share in enumerate(shares) if not share)
+    return Kernel(combine, unread=unread, convex=normalize and min(shares) >= 0)
