@@ -37,10 +37,11 @@ def main() -> None:
             command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
             subprocess.run(command, check=True, cwd=ROOT)
     write_pages()
-    page = str(ROOT / "docs" / "merging.md")
-    subprocess.run(
-        [sys.executable, "-m", "benchmarks.conformance", "--into", page], check=True, cwd=ROOT
-    )
+    for module, page in (
+        ("benchmarks.conformance", "docs/merging.md"),
+        ("tests.conformance.float64_table", "docs/parts/merging-float64.md"),
+    ):
+        subprocess.run([sys.executable, "-m", module, "--into", page], check=True, cwd=ROOT)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 from recipelang.diagnostics import RecipeError
 from recipelang.ops.registry import lookup, verbs
 from recipelang.ops.spec import FieldSpec, Operation
-from recipelang.weights.arrays import HOST, Arrays
+from recipelang.weights.arrays import HOST
 from recipelang.weights.region import Operand, Step, make_step
 from tests.weights.models import Memory, compute, near, random_model
 
@@ -28,9 +28,12 @@ DTYPES = ("F32", "BF16", "F16", "F64")
 SHAPES = {
     "model.embed_tokens.weight": (7, 6),
     "model.layers.0.a": (4, 1),
-    "model.layers.2.a": (5,),
+    "model.layers.2.a": (3, 4),
     "model.norm.weight": (6,),
 }
+LARGE, FACTOR = "model.layers.2.a", 2.0**8
+"""A tensor whose numbers are a few units, and change by half of one, so that a number of a field
+which is compared with changes falls among them."""
 EPSILON = {"F64": 2.0**-52, "F32": 2.0**-23, "BF16": 2.0**-7, "F16": 2.0**-10}
 UNITS = 4
 """Units of float32 (float64 for F64) of a tensor's largest number that device and host may differ
@@ -38,7 +41,9 @@ by before the result is rounded; afterwards 16-bit results may differ by one uni
 
 ELSEWHERE = ("nonfinite", "dtype", "vocabulary")
 """Fields of every merge that no kernel sees."""
-ROUNDED_CHOICES = frozenset({("fusion-merge", "compat = mergekit")})
+MORE = "…"
+"""What a setting starts with that has the numbers of the one which sets them all."""
+ROUNDED_CHOICES = frozenset({("fusion-merge", f"{MORE} compat = mergekit")})
 """Where a whole number is taken from one model or another by a comparison of float32 exponentials
 and logarithms, which libraries round differently. There a tenth of a tensor's numbers may be the
 other model's."""
@@ -63,13 +68,18 @@ def merge_verbs() -> list[str]:
 def family(dtype: str) -> tuple[Memory, ...]:
     """A base and three fine-tunes; one leaves a tensor as it was, so that magnitudes are equal."""
     base = random_model(3, SHAPES, dtype)
-    tuned = [near(base, seed) for seed in (4, 5, 6)]
-    same = dict(tuned[1].arrays) | {"model.norm.weight": base.arrays["model.norm.weight"]}
-    return base, tuned[0], Memory(same), tuned[2]
+    models = [base, *(near(base, seed) for seed in (4, 5, 6))]
+    arrays = [
+        {n: a * a.dtype.type(FACTOR) if n == LARGE else a for n, a in model.arrays.items()}
+        for model in models
+    ]
+    arrays[2]["model.norm.weight"] = base.arrays["model.norm.weight"]
+    return tuple(Memory(a, base.config) for a in arrays)
 
 
 def cases(verb: str, dtype: str) -> Iterator[Case]:
-    """The verb with its defaults, with every number set, and from there with each other choice."""
+    """The verb with its defaults, with every number set, and from there with each other choice and
+    without each operand that may be left out."""
     operation = lookup(verb)
     assert operation is not None
     models = family(dtype)
@@ -80,7 +90,7 @@ def cases(verb: str, dtype: str) -> Iterator[Case]:
     for spec in fields:
         if spec.required:
             needed[spec.name] = next(iter(_numbers(spec, count)))
-    yield Case(verb, "defaults", make_step(operation, roles, needed), models)
+    yield Case(verb, _text(needed) or "defaults", make_step(operation, roles, needed), models)
     numbers = dict(needed)
     for spec in fields:
         for value in _numbers(spec, count):
@@ -90,19 +100,39 @@ def cases(verb: str, dtype: str) -> Iterator[Case]:
                 break
         else:
             assert spec.kind not in ("int", "float"), f"no value found for {verb}'s {spec.name}"
-    yield Case(verb, _text(numbers), make_step(operation, roles, numbers), models)
+    if numbers != needed:
+        yield Case(verb, _text(numbers), make_step(operation, roles, numbers), models)
     for spec in fields:
         for value in _choices(spec):
-            tried = {**numbers, spec.name: value}
-            if value != spec.default and _makes(operation, roles, tried):
-                yield Case(verb, _text(tried), make_step(operation, roles, tried), models)
+            chosen = _chosen(operation, roles, numbers, spec, value)
+            if value != spec.default and chosen is not None:
+                made = make_step(operation, roles, {**numbers, **chosen})
+                yield Case(verb, f"{MORE} {_text(chosen)}", made, models)
+    for operand in operation.operands:
+        if operand.optional:
+            fewer = {role: given for role, given in roles.items() if role != operand.name}
+            made = make_step(operation, fewer, numbers)
+            yield Case(verb, f"{MORE} no {operand.name}", made, models)
 
 
-def difference(case: Case, arrays: Arrays, folder: Path) -> dict[str, tuple[float, float]]:
-    """Tensor -> the largest difference from the host, and the largest share of the bound that a
-    number uses up (up to 1 is as it should be)."""
-    expected, _ = compute(case.step, folder / "host", arrays=HOST)
-    got, _ = compute(case.step, folder / "device", arrays=arrays)
+def _chosen(
+    operation: Operation, roles: dict[str, tuple[Operand, ...]], numbers: dict[str, Any],
+    spec: FieldSpec, value: Any,
+) -> dict[str, Any] | None:  # fmt: skip
+    """The choice, beside another one where the verb takes it only so; None where it does not."""
+    beside: list[dict[str, Any]] = [{}]
+    beside += [
+        {f.name: v} for f in operation.fields if f.name not in ELSEWHERE for v in _choices(f)
+    ]
+    tried = ({**other, spec.name: value} for other in beside)
+    return next((t for t in tried if _makes(operation, roles, {**numbers, **t})), None)
+
+
+def difference(
+    case: Case, expected: Mapping[str, Any], got: Mapping[str, Any]
+) -> dict[str, tuple[float, float]]:
+    """Tensor -> the largest difference of what a device got from what the host did, and the largest
+    share of the bound that a number uses up (up to 1 is as it should be)."""
     found: dict[str, tuple[float, float]] = {}
     for name, host in expected.items():
         dtype = case.step.tensors[name].dtype
@@ -157,11 +187,16 @@ def _makes(operation: Operation, roles: dict[str, tuple[Operand, ...]], fields: 
 
 def _numbers(spec: FieldSpec, count: int) -> Iterator[Any]:
     """Values for a field of numbers, the first that a verb takes is used; another for each
-    input."""
+    input, the third below zero where any number is taken."""
     values = {"int": (3, 1), "float": (0.4, 0.15, 0.05, 2.0)}.get(spec.kind, ())
     for value in values:
-        each = tuple(round(value * (1 + i / 4), 4) for i in range(count))
-        yield each if spec.per_input else value
+        if not spec.per_input:
+            yield value
+            continue
+        each = [round(value * (1 + i / 4), 4) for i in range(count)]
+        if spec.range is None and count > 2:
+            each[2] = -value / 2
+        yield tuple(each)
 
 
 def _choices(spec: FieldSpec) -> tuple[Any, ...]:
@@ -169,7 +204,17 @@ def _choices(spec: FieldSpec) -> tuple[Any, ...]:
 
 
 def _text(fields: dict[str, Any]) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in fields.items())
+    """As a recipe writes it; what each input has as a list.
+
+    >>> _text({"weight": (0.4, 0.5), "normalize": False})
+    'weight = 0.4 0.5, normalize = false'
+    """
+
+    def one(value: Any) -> str:
+        parts = value if isinstance(value, tuple) else (value,)
+        return " ".join(str(part).lower() for part in parts)
+
+    return ", ".join(f"{name} = {one(value)}" for name, value in fields.items())
 
 
 def main() -> None:
@@ -189,7 +234,9 @@ def main() -> None:
             made = list(cases(verb, dtype))
             for case in made:
                 with tempfile.TemporaryDirectory() as folder:
-                    rows += difference(case, arrays, Path(folder)).values()
+                    host, _ = compute(case.step, Path(folder) / "host", arrays=HOST)
+                    got, _ = compute(case.step, Path(folder) / "device", arrays=arrays)
+                    rows += difference(case, host, got).values()
             most, share = max(d for d, _ in rows), max(s for _, s in rows)
             worst = max(worst, share)
             print(f"{verb:<24}{dtype:<6}{len(made):>9}{most:>13.2e}{share:>10.3f}")

@@ -8,13 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import torch
 
 import recipelang_jax.weights
 import recipelang_torch.weights
 from recipelang.diagnostics import RecipeError
 from recipelang.ops.registry import lookup
-from recipelang.weights.arrays import Arrays, HostArrays
+from recipelang.weights.arrays import HOST, Arrays, HostArrays
 from recipelang.weights.engine import run_region
 from recipelang.weights.kernel import Kth
 from recipelang.weights.kernels.thinning import kept, row_ranks
@@ -25,15 +24,10 @@ from recipelang.weights.region import make_step
 from recipelang.weights.report import Watcher
 from recipelang.weights.whole_statistics import kth_magnitude
 from recipelang.weights.writer import ModelWriter
+from tests.conformance import float64_table
 from tests.conformance.merge_cases import DTYPES, cases, difference, family, merge_verbs
+from tests.conformance.places import ARRAYS, LIBRARIES
 from tests.weights.models import Memory, bits, compute, near, random_model
-
-ARRAYS: dict[str, Arrays] = {
-    "numpy": HostArrays(whole=True),
-    "torch": recipelang_torch.weights.WeightArrays(torch.device("cpu")),
-    "jax": recipelang_jax.weights.WeightArrays(jax.devices("cpu")[0]),
-}
-LIBRARIES = pytest.mark.parametrize("library", list(ARRAYS))
 
 
 def brought(arrays: Arrays, values: Any, dtype: str) -> Any:
@@ -49,12 +43,24 @@ def host(arrays: Arrays, stored: Any, dtype: str) -> Any:
 
 @LIBRARIES
 @pytest.mark.parametrize("verb", merge_verbs())
-def test_merges_agree_with_the_host(verb: str, library: str, tmp_path: Path) -> None:
-    """Every setting of every merge, in each dtype."""
+def test_merges_agree_with_the_host_and_with_float64(
+    verb: str, library: str, tmp_path: Path
+) -> None:
+    """Every setting of every merge, in each dtype; and as the page of float64 has it. What numpy is
+    compared with there is the host's engine itself."""
+    page = float64_table.recorded()
     for dtype in DTYPES:
         for number, case in enumerate(cases(verb, dtype)):
-            found = difference(case, ARRAYS[library], tmp_path / dtype / str(number))
+            place = tmp_path / dtype / str(number)
+            expected, _ = compute(case.step, place / "host", arrays=HOST)
+            got, _ = compute(case.step, place / "device", arrays=ARRAYS[library])
+            found = difference(case, expected, got)
             assert all(share <= 1 for _, share in found.values()), (dtype, case.setting, found)
+            if dtype in float64_table.DTYPES:
+                column = (dtype, "engine" if library == "numpy" else library)
+                cell = page[case.verb, case.setting][column]
+                exact = float64_table.of_case(case, expected if library == "numpy" else got)
+                assert float64_table.in_step(exact, cell), (column, case.setting, exact, cell)
 
 
 class Spied(HostArrays):

@@ -1,5 +1,5 @@
-"""mergekit 0.1.5's rules in float32, each written anew from a description of its formulas: what
-`compat = mergekit` promises."""
+"""mergekit 0.1.5's rules, each written anew from a description of its formulas: what `compat =
+mergekit` promises. In the precision of the arrays, float32 as in mergekit or float64."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from typing import Any
 
 import numpy as np
 
-F = np.float32
-
 
 def size(vector: Any) -> Any:
     """The norm of all elements."""
-    return F(np.sqrt(np.sum(vector.astype(np.float64) ** 2)))
+    return vector.dtype.type(np.sqrt(np.sum(vector.astype(np.float64) ** 2)))
 
 
 def dot(a: Any, b: Any) -> Any:
     """The dot product of all elements."""
-    return F(np.sum(a.astype(np.float64) * b))
+    return a.dtype.type(np.sum(a.astype(np.float64) * b))
 
 
 def slerp(a: Any, b: Any, t: float) -> Any:
     """Norms of at most 1e-8 count as 1; straight above a cosine of 0.9995."""
+    F = a.dtype.type
     la, lb = (F(1) if size(x) <= 1e-8 else size(x) for x in (a, b))
     cosine = np.clip(dot(a / la, b / lb), F(-1), F(1))
     if abs(cosine) > 0.9995:
@@ -34,6 +33,7 @@ def nuslerp(
     a: Any, b: Any, weights: Any, base: Any = None, *, flatten: bool = True, row_wise: bool = False
 ) -> Any:
     """Norms of 1e-7 at least, half of the way where the weights cancel."""
+    F = a.dtype.type
     total = sum(weights)
     t = 0.5 if abs(total) < 1e-6 else weights[1] / total
     origin = np.zeros_like(a) if base is None else base
@@ -61,6 +61,7 @@ def multislerp(models: Any, weights: Any, base: Any = None, *, normalize: bool =
     """An epsilon of 1e-8 on every norm, and a step along the tangent."""
     if len(models) == 1:
         return models[0]
+    F = models[0].dtype.type
     origin = np.zeros_like(models[0]) if base is None else base
     vectors = [x - origin for x in models]
     shares = [F(w / sum(weights)) if normalize else F(w) for w in weights]
@@ -75,32 +76,36 @@ def multislerp(models: Any, weights: Any, base: Any = None, *, normalize: bool =
     return origin + (mean * np.cos(step) + tangent * np.sin(step) / step) * length
 
 
-def karcher(models: Any, iterations: int = 10) -> Any:
-    """Equal shares, a tolerance of 1e-5 for norms, angles and steps."""
+def karcher(models: Any, iterations: int = 10, weights: Any = None) -> Any:
+    """A tolerance of 1e-5 for norms, angles and steps; mergekit's shares are equal."""
+    F = models[0].dtype.type
     tolerance = 1e-5
-    share = F(1 / len(models))
-    live = [x / size(x) for x in models if size(x) > tolerance]
+    given = weights or (1,) * len(models)
+    live = [i for i, x in enumerate(models) if size(x) > tolerance]
     if not live:
         return np.zeros_like(models[0])
-    mean = sum(live) / F(len(live))
-    mean = live[0] if size(mean) < tolerance else mean / size(mean)
+    total = sum(given[i] for i in live)
+    pairs = [(F(given[i] / total), models[i] / size(models[i])) for i in live]
+    mean = sum(share * unit for share, unit in pairs)
+    mean = pairs[0][1] if size(mean) < tolerance else mean / size(mean)
     for _ in range(iterations):
         tangent = np.zeros_like(mean)
-        for unit in live:
+        for share, unit in pairs:
             cosine = np.clip(dot(unit, mean), F(-1), F(1))
             angle = np.arccos(cosine)
             if angle >= tolerance:
-                tangent += angle / np.sin(angle) * (unit - cosine * mean) / F(len(live))
+                tangent += angle / np.sin(angle) * (unit - cosine * mean) * share
         step = size(tangent)
         if step < tolerance:
             break
         mean = np.cos(step) * mean + np.sin(step) * tangent / step
         mean = mean / size(mean)
-    return mean * sum(share * size(x) for x in models)
+    return mean * sum(F(w / sum(given)) * size(x) for w, x in zip(given, models, strict=True))
 
 
-def sce(base: Any, models: Any, select: float = 1.0) -> Any:
+def sce(base: Any, models: Any, select: float = 1.0, scale: float = 1.0) -> Any:
     """Equal shares below a mean square of 1e-6, a divisor of 1e-6 at least."""
+    F = base.dtype.type
     changes = np.stack([x - base for x in models])
     if select < 1:
         variance = changes.astype(np.float64).var(axis=0).reshape(-1)
@@ -114,7 +119,8 @@ def sce(base: Any, models: Any, select: float = 1.0) -> Any:
     sign = np.where(changes.sum(axis=0) >= 0, F(1), F(-1))
     mask = (np.sign(changes) == sign).astype(F)
     c = shares.astype(F).reshape(-1, *(1,) * base.ndim)
-    return base + (c * changes * mask).sum(axis=0) / np.maximum((c * mask).sum(axis=0), F(1e-6))
+    divisor = np.maximum((c * mask).sum(axis=0), F(1e-6))
+    return base + F(scale) * (c * changes * mask).sum(axis=0) / divisor
 
 
 def model_stock(base: Any, models: Any, *, by_row: bool = False) -> Any:
@@ -123,6 +129,7 @@ def model_stock(base: Any, models: Any, *, by_row: bool = False) -> Any:
         rows = [x.reshape(-1, base.shape[-1]) for x in (base, *models)]
         made = [model_stock(row[0], row[1:]) for row in zip(*rows, strict=True)]
         return np.stack(made).reshape(base.shape)
+    F = base.dtype.type
     changes = [x - base for x in models]
     n = len(models)
     cosines = [
@@ -138,12 +145,14 @@ def model_stock(base: Any, models: Any, *, by_row: bool = False) -> Any:
 
 def nearswap(a: Any, b: Any, t: float) -> Any:
     """A share of t / |b - a|, of 1e-6 at least."""
+    F = a.dtype.type
     share = np.clip(F(t) / np.maximum(np.abs(a - b), F(1e-6)), F(0), F(1))
     return share * b + (1 - share) * a
 
 
 def fusion(a: Any, b: Any) -> Any:
     """Probabilities with 1e-8 added, quartiles by index."""
+    F = a.dtype.type
 
     def softmax(x: Any) -> Any:
         powers = np.exp(x - x.max(axis=-1, keepdims=True))
@@ -157,9 +166,11 @@ def fusion(a: Any, b: Any) -> Any:
 
 
 def ramplus(
-    base: Any, models: Any, r: float = 0.1, alpha: float = 0.2, epsilon: float = 1e-5
-) -> Any:
+    base: Any, models: Any, r: float = 0.1, alpha: float = 0.2, epsilon: float = 1e-5,
+    scale: float = 1.0,
+) -> Any:  # fmt: skip
     """What one model changed alone is enlarged; `r = 0` is ram."""
+    F = base.dtype.type
     changes = np.stack([x - base for x in models])
     there = np.abs(changes) > F(epsilon)
     count = there.sum(axis=0)
@@ -168,4 +179,4 @@ def ramplus(
         alone = own & (count == 1)
         ratio = (own & (count > 1)).sum() / max(alone.sum(), epsilon)
         result = np.where(alone, F(1 + r * np.clip(ratio, 0, alpha)) * change, result)
-    return base + result
+    return base + F(scale) * result

@@ -4,6 +4,8 @@ the definition of the words, not from the product's code."""
 from __future__ import annotations
 
 import hashlib
+from fractions import Fraction
+from math import floor
 from typing import Any
 
 import numpy as np
@@ -71,8 +73,36 @@ def l1(delta: Any, thinned: Any) -> Any:
     return thinned * (np.abs(delta).sum() / left if left else 1.0)
 
 
-def merged(base: Any, vectors: Any, shares: Any, scale: float, *, elect: bool, divide: bool) -> Any:
-    """The thinned, weighted vectors added to the base, element by element."""
+def count(share: float, elements: int, *, mergekit: bool = False) -> int:
+    """That share of so many entries, rounded down: of the decimal, in mergekit of the float."""
+    return int(share * elements) if mergekit else floor(Fraction(str(share)) * elements)
+
+
+def thinned(
+    verb: str, delta: Any, drawn: str, tensor: str, p: float, *, rescale: str,
+    epsilon: float = 0.0, gamma: float = 0.0, mergekit: bool = False,
+) -> Any:  # fmt: skip
+    """One task vector thinned as a merge of that name does it, and scaled up again."""
+    inverse = rescale == "inverse"
+    if p == 1:
+        return delta
+    if verb.startswith("dare"):
+        found = dropped(delta, drawn, tensor, p, inverse)
+    elif verb.startswith("della"):
+        found = magpruned(delta, drawn, tensor, p, epsilon, inverse)
+    else:
+        k = max(1, count(p, delta.size, mergekit=mergekit))
+        top = min(count(gamma, delta.size, mergekit=mergekit), delta.size - k)
+        found = without_extremes(delta, top, k) * (delta.size / k if inverse else 1.0)
+    return l1(delta, found) if rescale == "l1" else found
+
+
+def merged(
+    base: Any, vectors: Any, shares: Any, scale: float, *, elect: bool, divide: bool,
+    signed: bool = False,
+) -> Any:  # fmt: skip
+    """The thinned, weighted vectors added to the base, element by element. Where signs are elected
+    what agrees is divided by |w_i|, and if ``signed`` by w_i, as in mergekit."""
     stacked = np.stack([v.reshape(-1) for v in vectors])
     result = base.astype(np.float64).reshape(-1).copy()
     for e in range(result.size):
@@ -82,6 +112,6 @@ def merged(base: Any, vectors: Any, shares: Any, scale: float, *, elect: bool, d
             sign = 1.0 if column.sum() >= 0 else -1.0
             chosen = [i for i in chosen if column[i] * sign > 0]
         total = sum(column[i] for i in chosen)
-        share = sum(abs(shares[i]) if elect else shares[i] for i in chosen)
+        share = sum(abs(shares[i]) if elect and not signed else shares[i] for i in chosen)
         result[e] += scale * (total / share if divide and share else total)
     return result.reshape(base.shape)

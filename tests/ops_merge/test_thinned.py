@@ -58,26 +58,13 @@ def test_thinned(verb: str, dtype: str, normalize: bool, rescale: str, tmp_path:
         vectors = []
         for i, model in enumerate(models):
             delta = model.arrays[name].astype(np.float64) - start
-            if DENSITIES[i] < 1:
-                delta = thinned(verb, delta, "xyz"[i], name, DENSITIES[i], rescale)
-            vectors.append(WEIGHTS[i] * delta)
+            thin = reference.thinned(
+                verb, delta, "xyz"[i], name, DENSITIES[i], rescale=rescale, epsilon=0.2, gamma=0.15
+            )
+            vectors.append(WEIGHTS[i] * thin)
         expected = reference.merged(start, vectors, WEIGHTS, SCALE, elect=elect, divide=normalize)
         tolerance = TOLERANCE[dtype] * np.abs(expected).max()
         np.testing.assert_allclose(got[name].astype(np.float64), expected, rtol=0, atol=tolerance)
-
-
-def thinned(verb: str, delta: Any, drawn: str, name: str, p: float, rescale: str) -> Any:
-    """The reference's thinning of one task vector."""
-    inverse = rescale == "inverse"
-    if "dare" in verb:
-        found = reference.dropped(delta, drawn, name, p, inverse)
-    elif "della" in verb:
-        found = reference.magpruned(delta, drawn, name, p, 0.2, inverse)
-    else:
-        k = max(1, floor(p * delta.size + 1e-9))
-        top = min(floor(0.15 * delta.size + 1e-9), delta.size - k)
-        found = reference.without_extremes(delta, top, k) * (delta.size / k if inverse else 1.0)
-    return reference.l1(delta, found) if rescale == "l1" else found
 
 
 def test_masks_do_not_depend_on_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from recipelang.weights.adapted import Adapted
 from recipelang.weights.adapter import AdapterFolder, adapter_config
 from recipelang.weights.peft import contents
 from recipelang.weights.region import Step, make_step
+from tests.weights.adapters import KINDS, low_rank, model_shapes, wanted
 from tests.weights.models import Memory, bits, compute, random_model
 
 SHAPES = {
@@ -198,65 +199,7 @@ def test_a_quantised_weight_is_refused() -> None:
 
 # ---------------------------------------------------------------- kinds, over several blocks
 
-BIG = {
-    "model.embed_tokens.weight": (700, 200), "h.0.attn.c_proj.weight": (600, 400),
-    "h.0.q_proj.weight": (400, 600), "h.0.q_proj.bias": (400,), "model.norm.weight": (200,),
-}  # fmt: skip
-BIG_CONFIG = {"peft_type": "LORA", "r": 3, "lora_alpha": 5}
-
-
-def big(kind: str, seed: int = 5) -> Memory:
-    """An adapter of a linear layer, a Conv1D and an embedding that are several blocks long."""
-    rng = np.random.default_rng(seed)
-
-    def draw(*shape: int) -> Any:
-        return rng.standard_normal(shape).astype(np.float32) * 0.1
-
-    arrays: dict[str, Any] = {}
-    for module, (out, into) in {"h.0.q_proj": (400, 600), "h.0.attn.c_proj": (400, 600)}.items():
-        arrays[f"base_model.model.{module}.lora_A.weight"] = draw(3, into)
-        arrays[f"base_model.model.{module}.lora_B.weight"] = draw(out, 3)
-        if kind == "dora":
-            arrays[f"base_model.model.{module}.lora_magnitude_vector"] = 1 + draw(out)
-    table = "base_model.model.model.embed_tokens"
-    arrays[f"{table}.lora_embedding_A"], arrays[f"{table}.lora_embedding_B"] = (
-        draw(3, 700), draw(200, 3)
-    )  # fmt: skip
-    if kind == "dora":
-        arrays[f"{table}.lora_magnitude_vector"] = 1 + draw(200)
-    if kind == "whole":
-        arrays[f"{table}.base_layer.weight"] = draw(700, 200)
-        arrays["base_model.model.model.norm.weight"] = draw(200)
-        arrays["base_model.model.h.0.q_proj.base_layer.bias"] = draw(400)
-    config = {**BIG_CONFIG, "use_rslora": kind == "rslora", "use_dora": kind == "dora"}
-    return Memory(arrays, config)
-
-
-KINDS = ("lora", "rslora", "dora", "whole")
-
-
-def wanted(base: Memory, change: Memory) -> dict[str, Any]:
-    """W + s B A and DoRA on whole matrices in float64."""
-    made = {name: array.astype(np.float64) for name, array in base.arrays.items()}
-    stored = {name: array.astype(np.float64) for name, array in change.arrays.items()}
-    for name, array in stored.items():
-        if ".lora_" not in name:
-            made[name.removeprefix("base_model.model.").replace(".base_layer", "")] = array
-    scale = 5 / (np.sqrt(3) if change.config["use_rslora"] else 3)
-    for module, a, b in (
-        ("h.0.q_proj", "lora_A.weight", "lora_B.weight"),
-        ("h.0.attn.c_proj", "lora_A.weight", "lora_B.weight"),
-        ("model.embed_tokens", "lora_embedding_A", "lora_embedding_B"),
-    ):
-        prefix, turned = f"base_model.model.{module}", module != "h.0.q_proj"
-        weight = made[f"{module}.weight"]
-        total = scale * stored[f"{prefix}.{b}"] @ stored[f"{prefix}.{a}"]
-        total += weight.T if turned else weight
-        if change.config["use_dora"]:
-            length = stored[f"{prefix}.lora_magnitude_vector"][:, None]
-            total *= length / np.linalg.norm(total, axis=1, keepdims=True)
-        made[f"{module}.weight"] = total.T if turned else total
-    return made
+BIG = model_shapes(100)
 
 
 def step(verb: str, roles: dict[str, Any], **fields: Any) -> Step:
@@ -270,7 +213,7 @@ def step(verb: str, roles: dict[str, Any], **fields: Any) -> Step:
 def test_every_kind_over_several_blocks(kind: str, tmp_path: Path) -> None:
     """Against float64, with the same bits under any budget and number of threads, and for a model
     that is kept with its adapter."""
-    base, change = random_model(1, BIG, "F32", 0.1), big(kind)
+    base, change = random_model(1, BIG, "F32", 0.1), low_rank(kind, size=100)
     made = step("apply", {"adapter": (change,), "model": (base,)})
     got, _ = compute(made, tmp_path / "a")
     tight, _ = compute(made, tmp_path / "b", budget_bytes=1, threads=3)
@@ -286,7 +229,9 @@ def test_every_kind_over_several_blocks(kind: str, tmp_path: Path) -> None:
 def test_fused_with_a_merge_is_stored_between(kind: str, tmp_path: Path) -> None:
     """A merge over steps `apply` has the bits of the merge over what they write, in bf16 too."""
     base = random_model(1, BIG, "BF16", 0.1)
-    steps = [step("apply", {"adapter": (big(kind, s),), "model": (base,)}) for s in (5, 6)]
+    steps = [
+        step("apply", {"adapter": (low_rank(kind, s, size=100),), "model": (base,)}) for s in (5, 6)
+    ]
     stored = [Memory(compute(s, tmp_path / str(i))[0], base.config) for i, s in enumerate(steps)]
     for verb, roles in (("ties-merge", {"base": (base,)}), ("linear-merge", {})):
         fused, _ = compute(
@@ -304,7 +249,7 @@ def test_fused_with_a_merge_is_stored_between(kind: str, tmp_path: Path) -> None
 def test_a_part_of_an_adapter(kind: str, tmp_path: Path) -> None:
     """`M + A` is `apply A to M`, and `M + s A` is M + s (A's result - M); A's tensors that the
     model keeps are its own."""
-    base, change = random_model(1, BIG, "F32", 0.1), big(kind)
+    base, change = random_model(1, BIG, "F32", 0.1), low_rank(kind, size=100)
     whole = wanted(base, change)
     applied, _ = compute(step("apply", {"adapter": (change,), "model": (base,)}), tmp_path / "a")
     for scale in (1.0, 0.3, -1.0):
@@ -337,7 +282,7 @@ def test_a_row_of_zeros_has_no_direction(tmp_path: Path) -> None:
 def test_names_without_the_prefix_of_the_base_model(tmp_path: Path) -> None:
     """A model that is stored as its base model is (`h.0…` for `transformer.h.0…`) takes adapters of
     the whole."""
-    base, change = random_model(1, BIG, "F32", 0.1), big("lora")
+    base, change = random_model(1, BIG, "F32", 0.1), low_rank("lora", size=100)
     prefix = "base_model.model."
     long = {n.replace(prefix, f"{prefix}transformer."): a for n, a in change.arrays.items()}
     one, _ = compute(step("apply", {"adapter": (change,), "model": (base,)}), tmp_path / "a")

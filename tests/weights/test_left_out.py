@@ -13,8 +13,8 @@ from recipelang.weights import blocks
 from recipelang.weights.left_out import left_out
 from recipelang.weights.region import Operand, Step, make_step
 from tests.weights.models import Memory, near, random_model
-from tests.weights.test_vocabularies import WORDS, permuted
-from tests.weights.words import model_of_words
+from tests.weights.test_vocabularies import permuted
+from tests.weights.words import WORDS, model_of_words
 
 EMBEDDING, NORM = "model.embed_tokens.weight", "model.norm.weight"
 UP, BIAS = "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.bias"

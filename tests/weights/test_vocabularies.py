@@ -18,11 +18,18 @@ from recipelang.weights import blocks, looks
 from recipelang.weights.region import Step
 from tests.ops_merge import reference
 from tests.weights.models import Memory, bits, compute
-from tests.weights.words import aligned, model_of_words, step, tokens_of, write_tokenizer
+from tests.weights.words import (
+    WORDS,
+    aligned,
+    family,
+    model_of_words,
+    step,
+    tokens_of,
+    write_tokenizer,
+)
 
 EMBEDDING, HEAD, BIAS = "model.embed_tokens.weight", "lm_head.weight", "lm_head.bias"
 TABLES = (EMBEDDING, HEAD, BIAS)
-WORDS = [chr(ord("a") + i) for i in range(20)]
 PERMUTED = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -34,17 +41,6 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 15)
     monkeypatch.setattr(looks, "KEEP_ALL", 40)
     monkeypatch.setattr(looks, "SAMPLE_ELEMENTS", 8)
-
-
-def family(folder: Path, dtype: str = "BF16") -> tuple[Memory, Memory, Memory, Memory]:
-    """Three fine-tunes and a base that share most tokens, in other orders and with more of them."""
-    a = model_of_words(folder / "a", WORDS[:14], ["<x>"], seed=1, dtype=dtype, padding=1)
-    b = model_of_words(
-        folder / "b", [*WORDS[10:18], *WORDS[:10]], ["<y>"], seed=2, dtype=dtype, padding=4
-    )
-    c = model_of_words(folder / "c", [*WORDS[19:11:-1], *WORDS[:9]], ["<y>"], seed=3, dtype=dtype)
-    base = model_of_words(folder / "base", WORDS[2:16], seed=4, dtype=dtype, padding=2)
-    return a, b, c, base
 
 
 # ---------------------------------------------------------------- against a reference

@@ -17,6 +17,7 @@ from recipelang.weights.region import Operand, Step, make_step
 from tests.weights.models import Memory
 
 TEXT = ["the cat sat on the mat and the dog sat on the log", "a zebra ate the mat"]
+WORDS = [chr(ord("a") + i) for i in range(20)]
 FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 
 
@@ -72,6 +73,17 @@ def model_of_words(
     settings = {"vocab_size": rows, "num_hidden_layers": 2, "tie_word_embeddings": not head}
     files = write_tokenizer(folder, words, added)
     return Memory(arrays, settings | dict(config or {}), files)
+
+
+def family(folder: Path, dtype: str = "BF16") -> tuple[Memory, Memory, Memory, Memory]:
+    """Three fine-tunes and a base that share most tokens, in other orders and with more of them."""
+    a = model_of_words(folder / "a", WORDS[:14], ["<x>"], seed=1, dtype=dtype, padding=1)
+    b = model_of_words(
+        folder / "b", [*WORDS[10:18], *WORDS[:10]], ["<y>"], seed=2, dtype=dtype, padding=4
+    )
+    c = model_of_words(folder / "c", [*WORDS[19:11:-1], *WORDS[:9]], ["<y>"], seed=3, dtype=dtype)
+    base = model_of_words(folder / "base", WORDS[2:16], seed=4, dtype=dtype, padding=2)
+    return a, b, c, base
 
 
 def step(verb: str, operands: Mapping[str, Sequence[Operand]], **fields: Any) -> Step:
