@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 __all__ = ["add_settings", "read_settings"]
@@ -20,16 +19,17 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_settings(written: Sequence[str]) -> dict[str, str] | None:
-    """The values by name; None (and a message) for one without ``=``."""
+def read_settings(written: Sequence[str]) -> dict[str, str]:
+    """The values by name. Raises RecipeError E0863 for one without ``=``."""
+    from recipelang.diagnostics import fault
+
     settings: dict[str, str] = {}
     for item in written:
         name, equal, value = item.partition("=")
         if not equal or not name.strip():
-            print(
-                f"error: `--set {item}` has no `=`\n   = help: write `--set name=value`",
-                file=sys.stderr,
-            )
-            return None
+            raise fault(
+                "E0863", f"`--set {item}` gives no parameter a value",
+                help="write `--set name=value`",
+            )  # fmt: skip
         settings[name.strip()] = value.strip()
     return settings

@@ -27,8 +27,6 @@ def run(args: argparse.Namespace) -> int:
     from recipelang.diagnostics.terminal import render_all
 
     settings = read_settings(args.set)
-    if settings is None:
-        return 1
     whole = Sink()
     sound: list[str] = []
     for file in args.files:

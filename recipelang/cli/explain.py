@@ -6,7 +6,6 @@ recipe explain E0412
 from __future__ import annotations
 
 import argparse
-import sys
 
 __all__ = ["add_arguments", "run"]
 
@@ -18,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the page; 1 when there is none of that code."""
+    """Print the page. Raises RecipeError E0863 where there is none of that code."""
+    from recipelang.diagnostics import fault
     from recipelang.diagnostics.pages import codes, page
 
     found = page(args.code)
@@ -26,8 +26,7 @@ def run(args: argparse.Namespace) -> int:
         near = max(codes(), key=lambda code: _shared(code, args.code.upper()))
         like = _shared(near, args.code.upper()) > 2
         hint = f"did you mean `recipe explain {near}`?" if like else "codes look like `E0412`"
-        print(f"error: no page for `{args.code}`\n   = help: {hint}", file=sys.stderr)
-        return 1
+        raise fault("E0863", f"there is no page for `{args.code}`", help=hint)
     if args.format == "json":
         import json
 

@@ -36,8 +36,6 @@ def run(args: argparse.Namespace) -> int:
     from recipelang.diagnostics.terminal import render_all
 
     settings = read_settings(args.set)
-    if settings is None:
-        return 1
     checked = check(args.file, settings)
     if checked.program is not None:
         try:

@@ -33,8 +33,6 @@ def run(args: argparse.Namespace) -> int:
     from recipelang.run.progress import PlainProgress
 
     settings = read_settings(args.set)
-    if settings is None:
-        return 1
     checked = check(Path(args.file), settings)
     found: list[tuple[str, Path, str]] = []
     if checked.program is not None:

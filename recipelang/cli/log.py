@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from recipelang.run.record import RunRecord, StepRecord
@@ -26,19 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the latest runs, newest first."""
-    from recipelang.diagnostics import RecipeError, Sink
-    from recipelang.diagnostics.terminal import render_all
+    """Print the latest runs, newest first. Raises RecipeError where the store cannot be read."""
     from recipelang.run.record import read_runs
     from recipelang.store import Store
 
-    try:
-        store = Store.open_for(Path(args.file) if args.file else Path.cwd())
-    except RecipeError as error:
-        sink = Sink()
-        sink.extend(error.diagnostics)
-        render_all(sink, sys.stderr)
-        return sink.exit_code
+    store = Store.open_for(Path(args.file) if args.file else Path.cwd())
     runs = [r for r in read_runs(store) if args.file is None or _same(r.recipe, args.file)]
     latest = runs[::-1][: max(args.n, 0)]
     if args.format == "json":

@@ -39,16 +39,25 @@ def usage() -> str:
     )
 
 
-def _told(error: Exception) -> int:
-    """Print the diagnostics that an error carries, and give their exit code; others are raised."""
+def _told(error: Exception, schema: str) -> int:
+    """Print the diagnostics that an error carries, and give their exit code; others are raised.
+    ``schema`` is that of the command's results where they are wanted as JSON, else empty."""
     from recipelang.diagnostics import RecipeError, Sink
-    from recipelang.diagnostics.terminal import render_all
 
     if not isinstance(error, RecipeError):
         raise error
     sink = Sink()
     sink.extend(error.diagnostics)
-    render_all(sink, sys.stderr)
+    if schema:
+        import json
+
+        from recipelang.diagnostics.json import to_json
+
+        print(json.dumps({**to_json(sink), "schema": schema}, ensure_ascii=False))
+    else:
+        from recipelang.diagnostics.terminal import render_all
+
+        render_all(sink, sys.stderr)
     return sink.exit_code
 
 
@@ -89,5 +98,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except Exception as error:
-        return _told(error)
+        wanted = getattr(parsed, "format", "text") == "json"
+        schema = getattr(module, "SCHEMA", f"recipelang/{name}/1")
+        return _told(error, schema if wanted else "")
     return code

@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the list or a page; 1 when there is no operation of that name."""
+    """Print the list or a page. Raises RecipeError E0863 where no operation has that name."""
+    from recipelang.diagnostics import fault
     from recipelang.ops.registry import lookup, verbs
 
     if args.name is None:
@@ -31,8 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
         near = nearest(args.name, verbs())
         hint = f"did you mean `recipe ops {near}`?" if near else "`recipe ops` lists them"
-        print(f"error: unknown operation `{args.name}`\n   = help: {hint}", file=sys.stderr)
-        return 1
+        raise fault("E0863", f"there is no operation `{args.name}`", help=hint)
     if args.format == "json":
         import json
 
@@ -75,12 +75,14 @@ def _list(format: str) -> int:
     if format == "json":
         import json
 
+        from recipelang.diagnostics.json import to_json
         from recipelang.ops.reference import form
 
         rows = [{"verb": op.verb, "form": form(op), "summary": op.summary} for op in known]
-        print(json.dumps({"schema": "recipelang/ops/1", "operations": rows}))
-    else:
-        for op in known:
-            print(f"{op.verb:<24} {op.summary.rstrip('.')}")
+        said = to_json(sink)["diagnostics"]
+        print(json.dumps({"schema": "recipelang/ops/1", "operations": rows, "diagnostics": said}))
+        return sink.exit_code
+    for op in known:
+        print(f"{op.verb:<24} {op.summary.rstrip('.')}")
     render_all(sink, sys.stderr)
     return sink.exit_code

@@ -43,8 +43,6 @@ def run(args: argparse.Namespace) -> int:
     from recipelang.diagnostics.terminal import render_all
 
     settings = read_settings(args.set)
-    if settings is None:
-        return 1
     checked = recipelang.check(args.file, settings)
     sink, made = Sink(list(checked.sink.diagnostics)), None
     if checked.program is not None:

@@ -16,7 +16,10 @@ from types import FrameType
 
 from recipelang.cli._settings import add_settings, read_settings
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["SCHEMA", "add_arguments", "run"]
+
+SCHEMA = "recipelang/results/1"
+"""Of the results as JSON; a fault of the arguments is told in an object of the same schema."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +61,6 @@ def run(args: argparse.Namespace) -> int:
     from recipelang.run.running import RunOptions, run_recipe
 
     settings = read_settings(args.set)
-    if settings is None:
-        return 1
     options = RunOptions(
         tuple(args.targets), args.backend, settings, args.lock, args.locked, args.offline
     )

@@ -89,6 +89,15 @@ def metric_verbs() -> list[str]:
 
 def _metrics(spec: FieldSpec, value: syntax.Value, scope: Scope, owner: Owner) -> Attr | Poison:
     items = value.items if isinstance(value, syntax.ListOf) else (value,)
+    if not items:
+        scope.sink.error(
+            "E0506",
+            f"`{spec.name}` of `{owner.name}` needs a metric, found an empty list",
+            value.span,
+            help=f"name one at least, such as `{spec.name} = [perplexity]`",
+            secondary=(Label(owner.span, f"`{owner.name}` takes `{spec.name}`"),),
+        )
+        return POISON
     names: list[str] = []
     for item in items:
         word = bare_word(item)

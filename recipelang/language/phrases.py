@@ -26,6 +26,7 @@ from recipelang.language.clauses import (
     fill_operand,
     read_clauses,
 )
+from recipelang.language.contexts import warn_of_length
 from recipelang.language.fields import Owner
 from recipelang.language.inputs import per_input_fields
 from recipelang.language.patterns import hidden, unmatched
@@ -108,6 +109,7 @@ def _build(phrase: Phrase, fields: Mapping[str, Attr]) -> Elaborated:
     _warn_unpinned(phrase, fields)
     _warn_other_base(phrase, node)
     remark_on_weights(phrase, node)
+    warn_of_length(phrase, node)
     base = builder.inferred.get(node)
     if base is not None and any(base is n for name in roles for n in roles[name]):
         name = builder.name(base)

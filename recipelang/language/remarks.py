@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
-from recipelang.diagnostics import Diagnostic, Label
+from recipelang.diagnostics import Diagnostic, Label, Span
 from recipelang.ir.build import inputs_role
 from recipelang.ir.graph import Node
 from recipelang.language.clauses import Input, Phrase
@@ -100,28 +100,48 @@ def _warn_spelling(phrase: Phrase, merged: Node) -> None:
 
 
 def _warn_kinds(phrase: Phrase, made: Node) -> None:
-    """Layers of a stack that come to stand where the configuration takes them for others."""
+    """Layers of a stack, or of what is left of a model, that come to stand where the configuration
+    takes them for others."""
     config = made.type.config if isinstance(made.type, ModelType) else None
-    if config is None or made.op != "stack":
+    if config is None or made.op not in ("stack", "shrink"):
         return
-    layers: list[tuple[Input, int]] = []
-    for item in phrase.inputs["inputs"]:
-        numbers = _layers_of(item.node)
-        if numbers is None:
-            return
-        layers += [(item, number) for number in numbers]
-    found = moved(config, [(model_of(i.node.type).config or {}, number) for i, number in layers])
+    layers = _stacked(phrase) if made.op == "stack" else _kept(phrase, made)
+    found = moved(config, [(model_of(i.node.type).config or {}, number) for i, _, number in layers])
     if found is not None:
-        item, _ = layers[found.place]
+        item, span, _ = layers[found.place]
+        runs = "move layers by multiples of" if made.op == "stack" else "drop layers in runs of"
         phrase.scope.sink.warning(
             "W0633",
             f"`{found.key}` gives every {found.period} layers one of another kind, and layer "
             f"{found.layer} of `{phrase.scope.builder.name(item.node)}` becomes layer "
             f"{found.place}, of another kind",
-            item.span,
-            help=f"move layers by multiples of {found.period}, or write what each layer is into "
+            span,
+            help=f"{runs} {found.period}, or write what each layer is into "
             "the configuration (`layer_types`), which then follows",
         )
+
+
+def _stacked(phrase: Phrase) -> list[tuple[Input, Span, int]]:
+    """The layers of a stack: the slice of each, where that is written, and its number in the model
+    that it comes from. None of them where some are not known."""
+    layers: list[tuple[Input, Span, int]] = []
+    for item in phrase.inputs["inputs"]:
+        numbers = _layers_of(item.node)
+        if numbers is None:
+            return []
+        layers += [(item, item.span, number) for number in numbers]
+    return layers
+
+
+def _kept(phrase: Phrase, made: Node) -> list[tuple[Input, Span, int]]:
+    """The layers that `shrink` keeps, likewise: they are written in one of its fields."""
+    from recipelang.ops.edit.shrink import CHOICES, kept_layers
+
+    (item,) = phrase.inputs["model"]
+    fields = {name: made.attr(name) for name in CHOICES}
+    span = next(phrase.given.spans[name] for name in CHOICES if fields[name] is not None)
+    numbers = kept_layers(fields, model_of(item.node.type).layers or 0)
+    return [(item, span, number) for number in numbers]
 
 
 def _layers_of(node: Node) -> Sequence[int] | None:

@@ -42,8 +42,9 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run. ``started`` and ``ended`` are UTC, ISO 8601; ``ended`` is empty while it goes on, or
-    where it was killed. ``outcome`` is ``running done failed gate locked interrupted``."""
+    """One run. ``command`` is the command line, a word an item. ``started`` and ``ended`` are UTC,
+    ISO 8601; ``ended`` is empty while it goes on, or where it was killed. ``outcome`` is ``running
+    done failed gate locked interrupted``."""
 
     id: str
     recipe: str
@@ -72,14 +73,15 @@ def _now() -> str:
 
 
 def new_run(
-    recipe: Path, *, targets: tuple[str, ...] = (), params: dict[str, str] | None = None
-) -> RunRecord:
+    recipe: Path, *, command: tuple[str, ...] = (), targets: tuple[str, ...] = (),
+    params: dict[str, str] | None = None,
+) -> RunRecord:  # fmt: skip
     """The record of a run that starts now; its id sorts by time."""
     started = _now()
     stamp = started.replace(":", "").replace("-", "").partition("+")[0]
     return RunRecord(
-        id=f"{stamp}-{uuid4().hex[:6]}", recipe=str(recipe), started=started, targets=targets,
-        params=dict(params or {}),
+        id=f"{stamp}-{uuid4().hex[:6]}", recipe=str(recipe), started=started, command=command,
+        targets=targets, params=dict(params or {}),
         platform=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, "
         f"{os.cpu_count()} processors",
     )  # fmt: skip

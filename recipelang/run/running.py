@@ -125,7 +125,10 @@ def run_program(
         raise RecipeError(*wrong)
     if plan.to_run:
         store.prepare()
-    record = new_run(path, targets=options.targets, params=dict(options.settings))
+    record = new_run(
+        path, command=_command(path, options), targets=options.targets,
+        params=dict(options.settings),
+    )  # fmt: skip
     session = Session(
         plan, store, view, listener, record.id, wanted=options.backend,
         named=options.backend or plan.backend or before.backend, stopped=stopped,
@@ -135,6 +138,17 @@ def run_program(
     params = dict(options.settings) if options.write_lock else {}
     keeper = Keeper(session, record, path, before, writes, options.locked, params=params)
     return _carry_out(session, keeper)
+
+
+def _command(path: Path, options: RunOptions) -> tuple[str, ...]:
+    """The command line that does the same, a word an item."""
+    backend = ("--backend", options.backend) if options.backend else ()
+    settings = (w for item in options.settings.items() for w in ("--set", "=".join(item)))
+    switches = {
+        "--lock": options.write_lock, "--locked": options.locked, "--offline": options.offline,
+    }  # fmt: skip
+    given = (word for word, wanted in switches.items() if wanted)
+    return ("recipe", "run", str(path), *options.targets, *backend, *settings, *given)
 
 
 def check_targets(program: Program, targets: tuple[str, ...]) -> None:

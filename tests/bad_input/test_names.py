@@ -47,6 +47,13 @@ def test_unknown_metric(lab: Lab) -> None:
     lab.refuses(text, "E0512", "did you mean `perplexity`?")
 
 
+def test_no_metric(lab: Lab) -> None:
+    """A table without a metric would be an empty one, also where `defaults` leave it so."""
+    text = "s = evaluate [a] on notes { metrics = ^[] }"
+    lab.refuses(text, "E0506", "name one at least, such as `metrics = [perplexity]`")
+    lab.refuses("defaults { metrics = ^[] }\ns = evaluate [a] on notes", "E0506", "an empty list")
+
+
 def test_unknown_name(lab: Lab) -> None:
     """A name that nothing binds."""
     lab.refuses("t = finetune a on ^note", "E0201", "did you mean `notes`?")

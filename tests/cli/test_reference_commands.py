@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from recipelang.checking import check_text
-from recipelang.cli import main
+from recipelang.cli import main, run
 from recipelang.ops import registry
 from recipelang.ops.reference import form, reference
+from recipelang.run import results
 
 OPERATION = '''
 """toy-merge: an operation of a test."""
@@ -127,6 +128,66 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["code"] == "E0412"
     assert main(["explain", "E0419"]) == 1
     assert "did you mean `recipe explain E041" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "schema", "message", "help"),
+    [
+        (["ops", "ties-mrge"], "ops", "no operation `ties-mrge`", "recipe ops ties-merge"),
+        (["explain", "E0419"], "explain", "no page for `E0419`", "recipe explain E041"),
+        *(
+            ([command, "m.recipe", "--set", "rate"], schema, "`--set rate`", "--set name=value")
+            for command, schema in (
+                ("check", "check"), ("plan", "plan"), ("run", "results"), ("fetch", "fetch"),
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_arguments_that_a_command_cannot_use(
+    arguments: list[str], schema: str, message: str, help: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One diagnostic with a remedy, as text on stderr or in an object on stdout."""
+    assert main(arguments) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error[E0863]: ")
+    assert message in said.err
+    assert help in said.err
+    assert main([*arguments, "--format", "json"]) == 1
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert said.err == ""
+    assert found["schema"] == f"recipelang/{schema}/1"
+    assert found["errors"] == 1
+    ((code, told, remedy),) = [(d["code"], d["message"], d["help"]) for d in found["diagnostics"]]
+    assert code == "E0863"
+    assert message in told
+    assert help in remedy
+
+
+def test_results_have_one_schema() -> None:
+    """Those of a run, and the object that tells a fault of its arguments."""
+    assert run.SCHEMA == results.SCHEMA
+
+
+def test_a_plug_in_that_fails_is_told_with_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In JSON it stands beside the operations."""
+    (tmp_path / "broken.py").write_text("raise RuntimeError('no')\n")
+    monkeypatch.setenv("RECIPE_OPS", str(tmp_path))
+    registry.clear()
+    try:
+        code = main(["ops", "--format", "json"])
+    finally:
+        monkeypatch.delenv("RECIPE_OPS")
+        registry.clear()
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert code == 1
+    assert said.err == ""
+    assert [d["severity"] for d in found["diagnostics"]] == ["error"]
+    assert "ties-merge" in [row["verb"] for row in found["operations"]]
 
 
 def test_every_operation_has_a_reference() -> None:

@@ -75,6 +75,35 @@ def test_what_counts_is_the_number_within_the_period(
 
 
 @pytest.mark.parametrize(
+    ("fields", "at", "layer"),
+    [
+        ("layers = 7", "7", 9),
+        ("layers = 6", "", None),
+        ("layers = 1", "", None),
+        ("keep = [0, 1, 2, 3, 4, 5]", "", None),
+        ("keep = [0, 1, 2, 3, 4, 11]", "", None),
+        ("drop = [2]", "[2]", 5),
+        ("drop = [0, 1, 2, 3, 4, 5]", "", None),
+        ("drop = [3, 4, 6, 7, 8, 9]", "[3, 4, 6, 7, 8, 9]", 5),
+        ("drop = [11]", "", None),
+    ],
+)
+def test_what_is_left_of_a_model(fields: str, at: str, layer: int | None, tmp_path: Path) -> None:
+    """Layers that move within a smaller model are told at the field that chooses them."""
+    found = warned(tmp_path, f"m = shrink a {{ {fields} }}", **WINDOWS)
+    assert [(code, where) for code, _, where in found] == ([] if layer is None else [("W0633", at)])
+    if layer is not None:
+        assert f"and layer {layer} of `a` becomes layer " in found[0][1]
+
+
+def test_a_smaller_model_of_listed_kinds(tmp_path: Path) -> None:
+    """The list follows the layers; nothing becomes of another kind."""
+    kinds = ["full", "window"] * (DEPTH // 2)
+    recipe = "m = shrink a { layers = 6 }"
+    assert warned(tmp_path, recipe, **WINDOWS, layer_types=kinds) == []
+
+
+@pytest.mark.parametrize(
     ("config", "key"),
     [
         ({"model_type": "gemma2"}, "sliding_window_pattern"),

@@ -1,5 +1,6 @@
-"""Checkpoints and adapters that are damaged or made to do harm, by their rows in the table of
-hostile inputs of the checkpoint format: how each is built, and the error that it gives."""
+"""Checkpoints and adapters that are damaged, odd or made to do harm, by their rows in the table of
+hostile inputs of the checkpoint format: how each is built, and the error that it gives if it is
+refused."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from tests.merging.projects import CONFIG, models
+from tests.merging.projects import CONFIG, SHAPES, arrays_of, models, write_model
 from tests.weights.test_safetensors import HOSTILE, framed, row
 
 INDEX = "model.safetensors.index.json"
@@ -199,3 +200,69 @@ ADAPTERS: dict[str, tuple[Build, str, str]] = {
         with_adapter("gone_proj", ', "r": 2, "lora_alpha": 4'), "E0610", "gone_proj",
     ),
 }  # fmt: skip
+
+
+def two_alphabets(folder: Path) -> None:
+    """A Cyrillic letter in a Latin name, in both models."""
+    for name in ("a", "b"):
+        write_model(folder.parent / name, {"model.n\u043erm.weight": np.ones(4, np.float32)})
+
+
+def names_code(key: str) -> Build:
+    """A configuration of the first model that names code, and the code."""
+    value = {"AutoModel": "code.Model"} if key == "auto_map" else True
+
+    def build(folder: Path) -> None:
+        first = folder.parent / "b"
+        (first / "config.json").write_text(json.dumps({**CONFIG, key: value}))
+        (first / "code.py").write_text("raise SystemExit('this was run')")
+
+    return build
+
+
+def no_number(bad: float) -> Build:
+    """One element is none."""
+
+    def build(folder: Path) -> None:
+        arrays = arrays_of(1)
+        arrays[NO_NUMBER][0, 0] = bad
+        write_model(folder, arrays)
+
+    return build
+
+
+def denormal(folder: Path) -> None:
+    """Both models hold the smallest of numbers."""
+    for name in ("a", "b"):
+        tiny = {tensor: np.full(shape, 1e-42, np.float32) for tensor, shape in SHAPES.items()}
+        write_model(folder.parent / name, tiny)
+
+
+def in_waiting(same_size: bool) -> Build:
+    """Weights that take the place of the second model's while those are read."""
+    arrays = arrays_of(7) if same_size else {"x": np.zeros(3, np.float32)}
+    return lambda folder: write_model(folder.parent / "other", arrays)
+
+
+def tied(folder: Path) -> None:
+    """The second model uses its embedding as output head."""
+    arrays = arrays_of(1)
+    del arrays["lm_head.weight"]
+    write_model(folder, arrays, tie_word_embeddings=True)
+
+
+NO_NUMBER = "model.layers.1.mlp.up_proj.weight"
+AGAIN = MERGE_HEAD + 'm = linear-merge b with a\npublish m to "again"\n'
+ALLOWED = MERGE_HEAD + 'm = linear-merge b with a { nonfinite = allow }\npublish m to "again"\n'
+CODE_KEYS = ("auto_map", "model_file", "_attn_implementation_internal", "trust_remote_code")
+ODD: dict[str, tuple[Build, str]] = {
+    "7-two-alphabets": (two_alphabets, ""),
+    "11-swapped-for-the-same-size": (in_waiting(True), AGAIN),
+    "11-swapped-for-another-size": (in_waiting(False), AGAIN),
+    **{f"14-{key}": (names_code(key), "") for key in CODE_KEYS},
+    "19-NaN": (no_number(np.nan), ALLOWED),
+    "19-infinite": (no_number(np.inf), ALLOWED),
+    "19-denormal": (denormal, ""),
+    "28-tied-and-apart": (tied, ""),
+}
+"""Checkpoints that pass the check: how each is built, and a recipe that is run after ``MERGE``."""

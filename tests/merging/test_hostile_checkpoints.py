@@ -9,35 +9,23 @@ configurations (14, 15), numbers (19), adapters (27), ties (28).
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from recipelang.cli.main import main
-from recipelang.run import merging
-from tests.merging.bounded import Told, run_bounded
-from tests.merging.hostile import ADAPTED, ADAPTERS, MERGE, REFUSED
-from tests.merging.projects import (
-    SHAPES,
-    arrays_of,
-    check,
-    load_folder,
-    models,
-    published,
-    run,
-    tuned,
-    write_model,
-)
+from tests.merging.bounded import Job, Told, run_bounded
+from tests.merging.hostile import ADAPTED, ADAPTERS, CODE_KEYS, MERGE, NO_NUMBER, ODD, REFUSED
+from tests.merging.projects import SHAPES, arrays_of, load_folder, tuned, write_model
 
 COMMANDS = ("check", "run")
+SWAPPED = tuple(case for case in ODD if case.startswith("11-"))
+HEAD = re.compile(r"(error|warning|note)\[[EW]\d+\]: ")
 
 
 def sound(folder: Path) -> Path:
@@ -48,21 +36,21 @@ def sound(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with two sound models."""
-    return sound(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """The folder of every case that is refused, with its recipe."""
+    """The folder of every case, with its recipes."""
     found: dict[str, Path] = {}
-    for table, text in ((REFUSED, MERGE), (ADAPTERS, ADAPTED)):
-        for case, (build, _, _) in table.items():
-            found[case] = sound(tmp_path_factory.mktemp(case))
-            build(found[case] / "a")
-            (found[case] / "m.recipe").write_text(text)
+    rows = [
+        *((case, build, MERGE, "") for case, (build, _, _) in REFUSED.items()),
+        *((case, build, ADAPTED, "") for case, (build, _, _) in ADAPTERS.items()),
+        *((case, build, MERGE, again) for case, (build, again) in ODD.items()),
+    ]
+    for case, build, text, again in rows:
+        found[case] = sound(tmp_path_factory.mktemp(case))
+        build(found[case] / "a")
+        (found[case] / "m.recipe").write_text(text)
+        if again:
+            (found[case] / "again.recipe").write_text(again)
     return found
 
 
@@ -71,12 +59,19 @@ def told_of(
     cases: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Mapping[tuple[str, str], Told]:
     """What each command said of each case, in a process that may take 5 seconds for one, and 200
-    MiB for all."""
+    MiB for all; ``again`` is the run of the second recipe."""
     healthy = sound(tmp_path_factory.mktemp("healthy")) / "m.recipe"
     healthy.write_text(MERGE)
-    keys = [(case, command) for case in cases for command in COMMANDS]
-    jobs = [[command, str(cases[case] / "m.recipe")] for case, command in keys]
-    return dict(zip(keys, run_bounded(["run", str(healthy)], jobs), strict=True))
+    jobs: dict[tuple[str, str], Job] = {}
+    for case, folder in cases.items():
+        for command in COMMANDS:
+            jobs[case, command] = Job([command, str(folder / "m.recipe")])
+        if case in SWAPPED:
+            files = [str(folder / name / "model.safetensors") for name in ("a", "other")]
+            jobs[case, "run"] = Job(["run", str(folder / "m.recipe")], files)
+        if (folder / "again.recipe").exists():
+            jobs[case, "again"] = Job(["run", str(folder / "again.recipe")])
+    return dict(zip(jobs, run_bounded(["run", str(healthy)], list(jobs.values())), strict=True))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -90,7 +85,7 @@ def test_a_hostile_checkpoint_is_one_error(
     _, code, words = REFUSED[case]
     folder, told = cases[case], told_of[case, command]
     assert told.exit_code == 2
-    (head,) = (line for line in told.text.splitlines() if line.startswith(("error", "warning")))
+    (head,) = heads(told)
     assert head.startswith(f"error[{code}]: ")
     assert words in head
     assert str(folder / "a") in head
@@ -103,97 +98,89 @@ def test_a_hostile_checkpoint_is_one_error(
     assert not (folder / "canary").exists()
 
 
-def told(folder: Path, text: str) -> list[tuple[str, str, str]]:
-    """Code, severity and message of what a check says."""
-    return [(d.code, d.severity, d.message) for d in check(folder, text)]
+def heads(told: Told) -> list[str]:
+    """The first lines of what was said, in which its code and severity stand."""
+    return [line for line in told.text.splitlines() if HEAD.match(line)]
 
 
-def test_7_letters_of_two_alphabets_are_a_warning(folder: Path) -> None:
+def carried_out(told_of: Mapping[tuple[str, str], Told], case: str, *, says: str) -> None:
+    """The check and the run of a case succeed, and each says nothing but this."""
+    for command in COMMANDS:
+        assert told_of[case, command].exit_code == 0
+        assert all(line.startswith(says) for line in heads(told_of[case, command]))
+    assert bool(heads(told_of[case, "check"])) == bool(says)
+
+
+def test_7_letters_of_two_alphabets_are_a_warning(
+    cases: Mapping[str, Path], told_of: Mapping[tuple[str, str], Told]
+) -> None:
     """A Cyrillic letter in a Latin name is told; the merge is carried out."""
-    for name in ("a", "b"):
-        write_model(folder / name, {"model.n\u043erm.weight": np.ones(4, np.float32)})
-    found = told(folder, MERGE)
-    assert [(code, severity) for code, severity, _ in found] == [("W0724", "warning")] * 2
-    assert published(folder, MERGE.rpartition("publish")[0])["model.n\u043erm.weight"].all()
+    case = "7-two-alphabets"
+    carried_out(told_of, case, says="warning[W0724]")
+    assert len(heads(told_of[case, "check"])) == 2
+    assert load_folder(cases[case] / "out")["model.n\u043erm.weight"].all()
 
 
-@pytest.mark.parametrize(
-    "key", ["auto_map", "model_file", "_attn_implementation_internal", "trust_remote_code"]
-)
-def test_14_code_named_by_a_configuration_is_never_run(key: str, folder: Path) -> None:
+@pytest.mark.parametrize("key", CODE_KEYS)
+def test_14_code_named_by_a_configuration_is_never_run(
+    key: str, cases: Mapping[str, Path], told_of: Mapping[tuple[str, str], Told]
+) -> None:
     """It is a warning; the merge is carried out, and its configuration names no code."""
-    value = {"AutoModel": "code.Model"} if key == "auto_map" else True
-    base = arrays_of(0)
-    write_model(folder / "b", base, **{key: value})
-    (folder / "b" / "code.py").write_text("raise SystemExit('this was run')")
-    (found,) = told(folder, MERGE)
-    assert found[:2] == ("W0729", "warning")
-    assert f"`{key}`" in found[2]
-    published(folder, MERGE.rpartition("publish")[0])
-    assert key not in json.loads((folder / "out" / "config.json").read_text())
-    assert not (folder / "out" / "code.py").exists()
+    case = f"14-{key}"
+    carried_out(told_of, case, says="warning[W0729]")
+    (head,) = heads(told_of[case, "check"])
+    assert f"`{key}`" in head
+    out = cases[case] / "out"
+    assert key not in json.loads((out / "config.json").read_text())
+    assert not (out / "code.py").exists()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize(("case", "bad"), [("19-NaN", np.nan), ("19-infinite", np.inf)])
 def test_19_numbers_that_are_none_stop_the_merge(
-    bad: float, folder: Path, capsys: pytest.CaptureFixture[str]
+    case: str, bad: float, cases: Mapping[str, Path], told_of: Mapping[tuple[str, str], Told]
 ) -> None:
     """At the first such tensor, by name, with exit code 4, unless the recipe allows them."""
-    arrays = arrays_of(1)
-    arrays["model.layers.1.mlp.up_proj.weight"][0, 0] = bad
-    write_model(folder / "a", arrays)
-    recipe = folder / "m.recipe"
-    recipe.write_text(MERGE)
-    assert main(["check", str(recipe)]) == 0
-    assert main(["run", str(recipe)]) == 4
-    told = capsys.readouterr().err
-    assert told.count("error[") == 1
-    assert "error[E0620]" in told
-    assert "`model.layers.1.mlp.up_proj.weight`" in told
-    assert "nonfinite = allow" in told
-    assert "Traceback" not in told
-    assert not (folder / "out").exists()
-    text = models("b", "a") + "m = linear-merge b with a { nonfinite = allow }\n"
-    got = published(folder, text)["model.layers.1.mlp.up_proj.weight"]
-    assert not np.isfinite(got[0, 0])
+    assert told_of[case, "check"].exit_code == 0
+    refused = told_of[case, "run"]
+    assert refused.exit_code == 4
+    (head,) = heads(refused)
+    assert head.startswith("error[E0620]: ")
+    assert f"`{NO_NUMBER}`" in head
+    assert "nonfinite = allow" in refused.text
+    assert "Traceback" not in refused.text
+    assert not (cases[case] / "out").exists()
+    assert told_of[case, "again"].exit_code == 0
+    got = load_folder(cases[case] / "again")[NO_NUMBER]
+    np.testing.assert_equal(got[0, 0], bad)
     assert np.isfinite(got.reshape(-1)[1:]).all()
 
 
-def test_19_denormal_numbers_are_numbers(folder: Path) -> None:
+def test_19_denormal_numbers_are_numbers(
+    cases: Mapping[str, Path], told_of: Mapping[tuple[str, str], Told]
+) -> None:
     """The smallest ones are merged like others."""
-    tiny = {name: np.full(shape, 1e-42, np.float32) for name, shape in SHAPES.items()}
-    for name in ("a", "b"):
-        write_model(folder / name, tiny)
-    got = published(folder, MERGE.rpartition("publish")[0])
-    assert all(np.array_equal(got[name], array) for name, array in tiny.items())
+    carried_out(told_of, "19-denormal", says="")
+    got = load_folder(cases["19-denormal"] / "out")
+    assert set(got) == set(SHAPES)
+    assert all((array == np.float32(1e-42)).all() for array in got.values())
 
 
-@pytest.mark.parametrize("same_size", [True, False])
+@pytest.mark.parametrize("case", SWAPPED)
 def test_11_a_file_swapped_while_it_is_read(
-    same_size: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+    case: str, cases: Mapping[str, Path], told_of: Mapping[tuple[str, str], Told]
 ) -> None:
     """A merge of other bytes than those that were hashed is not kept, and the next run makes the
     merge of what is there then."""
-    swapped = arrays_of(7) if same_size else {"x": np.zeros(3, np.float32)}
-    write_model(folder / "other", swapped)
-    original = merging.run_region
-
-    def swap_first(*arguments: Any, **options: Any) -> Any:
-        monkeypatch.setattr(merging, "run_region", original)
-        shutil.copy(folder / "a" / "model.safetensors", folder / "kept")
-        os.replace(folder / "other" / "model.safetensors", folder / "a" / "model.safetensors")
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(merging, "run_region", swap_first)
-    outcome = run(folder, MERGE)
-    assert outcome.exit_code == 4
-    (found,) = (d for d in outcome.diagnostics if d.severity == "error")
-    assert found.code == "E0735"
-    assert "a/model.safetensors" in found.message
-    assert found.help
-    assert not (folder / "out").exists()
-    os.replace(folder / "kept", folder / "a" / "model.safetensors")
-    got = published(folder, MERGE.rpartition("publish")[0])
+    refused = told_of[case, "run"]
+    assert refused.exit_code == 4
+    (head,) = heads(refused)
+    assert head.startswith("error[E0735]: ")
+    assert "a/model.safetensors" in head
+    assert "= help: " in refused.text
+    assert "Traceback" not in refused.text
+    assert not (cases[case] / "out").exists()
+    assert told_of[case, "again"].exit_code == 0
+    got = load_folder(cases[case] / "again")
     mean = (arrays_of(0)["model.norm.weight"] + tuned(arrays_of(0), 1)["model.norm.weight"]) / 2
     np.testing.assert_allclose(got["model.norm.weight"], mean, rtol=1e-6)
 
@@ -235,16 +222,18 @@ def test_what_takes_too_much_is_ended(does: str, ending: int) -> None:
     assert ("MemoryError" in done.stderr) == (ending == 1)
 
 
-def test_28_heads_tied_in_one_model_and_apart_in_the_other(folder: Path) -> None:
+def test_28_heads_tied_in_one_model_and_apart_in_the_other(
+    cases: Mapping[str, Path], told_of: Mapping[tuple[str, str], Told]
+) -> None:
     """It is told, and the head of the tied model is its embedding."""
+    case = "28-tied-and-apart"
+    carried_out(told_of, case, says="note[W0680]")
+    (head,) = heads(told_of[case, "check"])
+    assert "`a` uses its embedding as output head" in head
     apart, tied = arrays_of(0), arrays_of(1)
-    del tied["lm_head.weight"]
-    write_model(folder / "a", tied, tie_word_embeddings=True)
-    (found,) = told(folder, MERGE)
-    assert found[:2] == ("W0680", "note")
-    assert "`a` uses its embedding as output head" in found[2]
-    got = published(folder, MERGE.rpartition("publish")[0])
+    out = cases[case] / "out"
+    got = load_folder(out)
     mean = (apart["lm_head.weight"] + tied["model.embed_tokens.weight"]) / 2
     np.testing.assert_allclose(got["lm_head.weight"], mean, rtol=1e-6, atol=1e-7)
-    assert json.loads((folder / "out" / "config.json").read_text())["tie_word_embeddings"] is False
-    assert set(load_folder(folder / "out")) == set(apart)
+    assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
+    assert set(got) == set(apart)

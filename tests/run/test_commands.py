@@ -9,6 +9,7 @@ import pytest
 
 from recipelang.cli import main
 from recipelang.cli._results import print_results
+from tests.merging.projects import arrays_of, write_model
 from tests.run.project import Finished
 
 
@@ -50,6 +51,39 @@ def test_log_lists_runs_and_steps(finished: Finished, capsys: pytest.CaptureFixt
     assert found["schema"] == "recipelang/log/1"
     assert found["runs"][0]["outcome"] == "done"
     assert {s["backend"] for s in found["runs"][0]["steps"] if s["op"] == "finetune"} == {"torch"}
+    command = found["runs"][0]["command"]
+    assert command[:3] == ["recipe", "run", str(finished.recipe)]
+
+
+def test_log_tells_the_command_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it could be typed once more: targets, backend, settings and switches."""
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "a", arrays_of(0))
+    (tmp_path / "m.recipe").write_text(
+        'param share: Float = 1.0\na = model "a"\nm = linear-merge a(weight = share) with a\n'
+    )
+    words = ["run", "m.recipe", "m", "--backend", "torch", "--set", "share=2.0", "--offline"]
+    assert main(words) == 0
+    capsys.readouterr()
+    assert main(["log", "--format", "json"]) == 0
+    (only,) = json.loads(capsys.readouterr().out)["runs"]
+    assert only["command"] == ["recipe", *words]
+
+
+def test_log_of_a_store_of_a_later_release_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fault is a diagnostic in the object on stdout."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "format").write_text("99\n")
+    monkeypatch.setenv("RECIPE_STORE", str(tmp_path / "store"))
+    assert main(["log", "--format", "json"]) == 1
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert (found["schema"], said.err) == ("recipelang/log/1", "")
+    assert [d["code"] for d in found["diagnostics"]] == ["E0850"]
 
 
 def test_sample_finds_models(
