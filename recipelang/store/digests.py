@@ -142,7 +142,7 @@ def _known(store: Store, stamp: Stamp) -> Hashed | None:
     text, key = _key(stamp)
     kept: Any = store.recall("sum", key)
     try:
-        tensors = {int(offset): str(digest) for offset, digest in kept["tensors"].items()}
+        tensors = {(int(a), int(b)): str(digest) for a, b, digest in kept["tensors"]}
         found = Hashed(str(kept["name"]), tensors)
         whole = all(DIGEST.fullmatch(digest) for digest in (found.name, *tensors.values()))
         return found if whole and kept["stamp"] == text else None
@@ -157,5 +157,5 @@ def _keep(store: Store, path: Path, before: Stamp, hashed: Hashed) -> None:
     if not settled or _stamp(path) != before:
         return
     text, key = _key(before)
-    tensors = {str(offset): digest for offset, digest in hashed.tensors.items()}
+    tensors = [(*place, digest) for place, digest in hashed.tensors.items()]
     store.remember("sum", key, {"stamp": text, "name": hashed.name, "tensors": tensors})

@@ -18,23 +18,28 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from recipelang.diagnostics import RecipeError
 from recipelang.store.ranges import Place, range_digest, range_digests
 from recipelang.weights.safetensors import read_header
 
-__all__ = ["Hashed", "ShardFile", "file_digest", "hash_object", "hash_shards", "shard_digest"]
+__all__ = [
+    "Hashed", "Range", "ShardFile", "file_digest", "hash_object", "hash_shards", "shard_digest",
+]  # fmt: skip
 
+Range: TypeAlias = tuple[int, int]
+"""Bytes ``[start, stop)`` of a file."""
 SHARD = b"recipelang/shard/1\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Hashed:
     """What an object's bytes say: the ``name`` that is theirs (empty for a shard whose header
-    cannot be read), and of a shard each tensor's sha256 (hex) by its offset in bytes."""
+    cannot be read), and of a shard each tensor's sha256 (hex) by its range of bytes."""
 
     name: str
-    tensors: Mapping[int, str] = field(default_factory=dict[int, str])
+    tensors: Mapping[Range, str] = field(default_factory=dict[Range, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class ShardFile:
 
     path: Path
     head: bytes
-    ranges: tuple[tuple[int, int], ...]
+    ranges: tuple[Range, ...]
 
     @classmethod
     def open(cls, path: Path) -> ShardFile:
@@ -62,8 +67,9 @@ class ShardFile:
 
     def hashed(self, digests: Sequence[str]) -> Hashed:
         """What its bytes say; ``digests`` are the tensors' in order."""
-        starts = (start for start, _ in self.ranges)
-        return Hashed(shard_digest(self.head, digests), dict(zip(starts, digests, strict=True)))
+        return Hashed(
+            shard_digest(self.head, digests), dict(zip(self.ranges, digests, strict=True))
+        )
 
 
 def hash_object(path: Path, *, shard: bool) -> Hashed:

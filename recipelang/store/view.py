@@ -21,7 +21,7 @@ from recipelang.diagnostics import RecipeError, fault
 from recipelang.ir.graph import Node
 from recipelang.lineage.lockfile import Lock, LockedStep
 from recipelang.store.digests import cached_digest, cached_digests
-from recipelang.store.objects import Hashed
+from recipelang.store.objects import Hashed, Range
 from recipelang.store.records import ActionRecord
 from recipelang.store.store import Store
 
@@ -110,8 +110,8 @@ class View:
             self._stamps[path] = _stamp(path)
         return self._hashed(path).name
 
-    def tensors_of(self, path: Path) -> Mapping[int, str]:
-        """The sha256 (hex) of a safetensors file's tensors by offset, where it was hashed: what has
+    def tensors_of(self, path: Path) -> Mapping[Range, str]:
+        """The sha256 (hex) of a safetensors file's tensors by range, where it was hashed: what has
         a revision was not."""
         known = self._digests.get(path)
         return {} if known is None else known.tensors

@@ -73,10 +73,13 @@ class Folder:
             remarks = (*remarks, Remark("W0724", message, help))
         return cls(path, config, tensors, auxiliary_files(path), places, remarks)
 
-    def with_digests(self, hashed: Callable[[Path], Mapping[int, str]]) -> Folder:
-        """The same, with the digests that ``hashed`` gives for a file, by offset in bytes."""
+    def with_digests(self, hashed: Callable[[Path], Mapping[tuple[int, int], str]]) -> Folder:
+        """The same, with the digests that ``hashed`` gives for a file, by range of bytes."""
         known = {file: hashed(file) for file in {file for file, _ in self.places.values()}}
-        found = {n: known[file].get(entry.start) for n, (file, entry) in self.places.items()}
+        found = {
+            name: known[file].get((entry.start, entry.stop))
+            for name, (file, entry) in self.places.items()
+        }
         return replace(self, digests={n: digest for n, digest in found.items() if digest})
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:

@@ -17,7 +17,7 @@ from recipelang.weights.safetensors import read_header
 from tests.weights.models import random_model, write_folder
 
 LONG_AGO = 10**18
-SHAPES = {"model.embed_tokens.weight": (50, 40), "model.norm.weight": (40,), "none": (0, 4)}
+SHAPES = {"model.embed_tokens.weight": (50, 40), "model.norm.weight": (40,), "model.none": (0, 4)}
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_checkpoint_is_called_as_a_shard_is(
     assert found == hash_object(path, shard=True)
     entries, data = read_header(path).entries, path.read_bytes()
     assert found.tensors == {
-        entry.start: hashlib.sha256(data[entry.start : entry.stop]).hexdigest()
+        (entry.start, entry.stop): hashlib.sha256(data[entry.start : entry.stop]).hexdigest()
         for entry in entries.values()
     }
     monkeypatch.setattr("recipelang.store.digests.hash_shards", None)
@@ -154,7 +154,7 @@ def test_a_damaged_digest_cache_is_ignored(store: Store, tmp_path: Path) -> None
     damaged = (
         "", "{}", "[]", "7", '{"stamp": "x", "sha256": "00"}', "\0\0", text[:-9],
         text.replace(whole.name, whole.name[:-1]), text.replace(whole.name, whole.name[:-1] + "g"),
-        text.replace('"tensors": {', '"tensors": {"x": "y", '), text.replace("tree", "file"),
+        text.replace('"tensors": [', '"tensors": [["x", 1, "y"], '), text.replace("tree", "file"),
     )  # fmt: skip
     for other in damaged:
         entry.write_text(other)
