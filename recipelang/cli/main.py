@@ -53,7 +53,7 @@ def _told(error: Exception, schema: str) -> int:
 
         from recipelang.diagnostics.json import to_json
 
-        print(json.dumps({**to_json(sink), "schema": schema}, ensure_ascii=False))
+        print(json.dumps({**to_json(sink), "schema": schema}))
     else:
         from recipelang.diagnostics.terminal import render_all
 

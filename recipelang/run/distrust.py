@@ -19,11 +19,12 @@ def device_warnings(session: Session) -> tuple[Diagnostic, ...]:
     step = session.plan.by_node[node]
     span, place = session.plan.state.program.spans.get(step.lowered), place_of(step)
     label = Label(span, f"`{place}` was to be merged on it") if span else None
-    message = f"the device gives wrong numbers to {session.backend.version}: {seen}"
-    return (
-        Diagnostic(
-            "W0805", "warning", message, label,
-            help="nothing is lost: merges were computed on the host; try another version of "
-            f"{session.backend.name}, or leave out `--backend`",
-        ),
-    )  # fmt: skip
+    message = f"the device, with {session.backend.version}, {seen}"
+    before = ", ".join(f"`{place_of(session.step(made))}`" for made in session.made_by)
+    help = "merges are computed on the host from here on; " + (
+        f"{before} came from the device before that was seen: compare with a run into an empty "
+        "store without `--backend`"
+        if before
+        else f"try another version of {session.backend.name}, or leave out `--backend`"
+    )
+    return (Diagnostic("W0805", "warning", message, label, help=help),)

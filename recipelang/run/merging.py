@@ -72,17 +72,24 @@ def merge(session: Session, region: Region, outputs: Sequence[Node]) -> dict[Nod
         return _merge(session, region, outputs, arrays, made_by)
     try:
         return _merge(session, region, outputs, arrays, made_by)
-    except WrongNumbers as wrong:
-        seen = str(wrong)
     except RecipeError as error:
-        seen = error.diagnostics[0].message
-        if error.diagnostics[0].code != "E0620":  # infinities and NaN may be the device's own
+        found = error.diagnostics[0]
+        if found.code != "E0620":  # infinities and NaN may be the device's own
             raise
+        seen = f"gives wrong numbers: {found.message}"
+    except WrongNumbers as wrong:
+        seen = f"gives wrong numbers: {wrong}"
+    except Exception as error:  # what became of wrong numbers, or a fault of the device's own
+        seen = f"fails in a merge: {error or type(error).__name__}"
     _, folder = _work(session, region, outputs, made_by)
     shutil.rmtree(folder, ignore_errors=True)
-    made = _merge(session, region, outputs, host(), None)
     session.distrusted = outputs[-1], seen
-    return made
+    try:
+        return _merge(session, region, outputs, host(), None)
+    except RecipeError as error:
+        if error.diagnostics[0].code == "E0620":  # it was the input's
+            session.distrusted = None
+        raise
 
 
 def _work(

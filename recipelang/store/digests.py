@@ -12,6 +12,7 @@ Example: ``cached_digest(store, path).name`` gives 64 hex digits.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import re
@@ -19,12 +20,13 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from recipelang.diagnostics import RecipeError
 from recipelang.processors import processors
-from recipelang.store.objects import Hashed, ShardFile, file_digest, hash_shards
+from recipelang.store.objects import Hashed, Range, ShardFile, file_digest, hash_ranges
 from recipelang.store.store import Store
 
 __all__ = ["cached_digest", "cached_digests"]
@@ -40,6 +42,8 @@ do not decide how long it takes, and over in seconds when nobody waits any more.
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 Stamp: TypeAlias = tuple[int, int, int, int]
+Wanted: TypeAlias = tuple[Path, Range]
+"""A tensor's bytes in a file."""
 Seen: TypeAlias = Callable[[int], None]
 """Hears how many more bytes were read."""
 
@@ -59,18 +63,28 @@ def cached_digests(
         with lock:
             read += count
 
-    stamps = {path: _stamp(path) for path in paths if path.is_file()}
-    found = {path: known for path in stamps if (known := _known(store, stamps[path]))}
-    missing = sorted(stamps.keys() - found.keys(), key=lambda path: -stamps[path][2])
-    total = sum(stamps[path][2] for path in missing)
-    shards = [shard for path in missing if (shard := _shard(path)) is not None]
-    alone = [path for path in missing if path not in {shard.path for shard in shards}]
+    found: dict[Path, Hashed] = {}
+    missing: list[_Missing] = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            match _look_up(store, path) if path.is_file() else None:
+                case Hashed() as known:
+                    found[path] = known
+                case _Missing() as file:
+                    missing.append(file)
+                case None:
+                    pass
+    if not missing:
+        return found
+    missing.sort(key=lambda file: -file.size)
+    total = sum(file.size for file in missing)
     with ThreadPoolExecutor(processors() + 1) as pool:
-        together = pool.submit(_hash_in_turn, shards, seen)
+        together = pool.submit(_hash_shards, [f.shard for f in missing if f.shard], seen)
+        alone = [file.path for file in missing if file.shard is None]
         asked = {path: pool.submit(file_digest, path, seen) for path in alone}
+        waited: list[Future[Any]] = [together, *asked.values()]
         try:
             patience = QUIET_SECONDS
-            waited: list[Future[Any]] = [together, *asked.values()]
             while wait(waited, patience).not_done:
                 patience = EVERY_SECONDS
                 tell(f"hashing inputs: {read / 1e9:.1f} of {total / 1e9:.1f} GB")
@@ -78,8 +92,9 @@ def cached_digests(
             ended = True
     new = {path: Hashed(done.result()) for path, done in asked.items() if not done.exception()}
     new |= together.result()
-    for path, hashed in new.items():
-        _keep(store, path, stamps[path], hashed)
+    for file in missing:
+        if file.path in new:
+            _keep(store, file, new[file.path])
     return found | new
 
 
@@ -92,54 +107,46 @@ def cached_digest(store: Store, path: Path) -> Hashed:
     return found[path]
 
 
-def _shard(path: Path) -> ShardFile | None:
-    """A safetensors file; None for another, and for one whose header is wrong."""
-    if path.suffix != ".safetensors":
-        return None
-    try:
-        return ShardFile.open(path)
-    except (RecipeError, OSError):
-        return None
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """A file that is not known, as it was when it was asked for; ``shard`` is None for what is not
+    safetensors, or whose header is wrong."""
+
+    path: Path
+    stamp: Stamp
+    shard: ShardFile | None
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.stamp[2]
 
 
-def _hash_in_turn(shards: Sequence[ShardFile], seen: Seen) -> dict[Path, Hashed]:
-    """Some files at a time, so that it can be told how far it is."""
-    found: dict[Path, Hashed] = {}
-    waiting: list[ShardFile] = []
-    enough = AT_ONCE * processors()
-    for shard in shards:
-        waiting.append(shard)
-        if sum(one.bytes for one in waiting) > enough or shard is shards[-1]:
-            found |= _hash_together(waiting)
-            seen(sum(one.bytes for one in waiting))
-            waiting = []
-    return found
+def _look_up(store: Store, path: Path) -> Hashed | _Missing:
+    """What is kept of a file, or that nothing is. Raises OSError where it cannot be read.
+
+    It is kept by how the file is called too: a link to it may have another ending.
+    """
+    stamp, shard = _stamp(path), None
+    if path.suffix == ".safetensors":
+        known = _known(store, "tree", stamp)
+        if known is not None:
+            return known
+        with contextlib.suppress(RecipeError):
+            shard = ShardFile.open(path)
+    found = None if shard else _known(store, "file", stamp)
+    return found or _Missing(path, stamp, shard)
 
 
-def _hash_together(shards: Sequence[ShardFile]) -> dict[Path, Hashed]:
-    """Files side by side; if one cannot be read, the others are hashed without it."""
-    try:
-        return dict(zip((one.path for one in shards), hash_shards(shards), strict=True))
-    except OSError:
-        if len(shards) == 1:
-            return {}
-        return {k: v for one in shards for k, v in _hash_together([one]).items()}
-
-
-def _stamp(path: Path) -> Stamp:
-    found = path.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _key(stamp: Stamp) -> tuple[str, str]:
+def _key(kind: str, stamp: Stamp) -> tuple[str, str]:
     """A stamp as it is kept, and what it is kept under."""
-    text = f"tree {' '.join(map(str, stamp))}"
+    text = f"{kind} {' '.join(map(str, stamp))}"
     return text, hashlib.sha256(text.encode()).hexdigest()
 
 
-def _known(store: Store, stamp: Stamp) -> Hashed | None:
-    """What is kept of a file that has this stamp; a damaged entry is none."""
-    text, key = _key(stamp)
+def _known(store: Store, kind: str, stamp: Stamp) -> Hashed | None:
+    """What is kept; a damaged entry is nothing."""
+    text, key = _key(kind, stamp)
     kept: Any = store.recall("sum", key)
     try:
         tensors = {(int(a), int(b)): str(digest) for a, b, digest in kept["tensors"]}
@@ -150,12 +157,51 @@ def _known(store: Store, stamp: Stamp) -> Hashed | None:
         return None
 
 
-def _keep(store: Store, path: Path, before: Stamp, hashed: Hashed) -> None:
+def _keep(store: Store, file: _Missing, hashed: Hashed) -> None:
     """Keep what was hashed, unless the file changed meanwhile, or so lately that it might again
-    without its stamp changing."""
-    settled = before[3] + SETTLED_NS < time.time_ns()
-    if not settled or _stamp(path) != before:
-        return
-    text, key = _key(before)
-    tensors = [(*place, digest) for place, digest in hashed.tensors.items()]
-    store.remember("sum", key, {"stamp": text, "name": hashed.name, "tensors": tensors})
+    without its stamp changing. A failure to write is no fault."""
+    with contextlib.suppress(OSError, RecipeError):
+        settled = file.stamp[3] + SETTLED_NS < time.time_ns()
+        if settled and _stamp(file.path) == file.stamp:
+            text, key = _key("tree" if file.shard else "file", file.stamp)
+            tensors = [(*place, digest) for place, digest in hashed.tensors.items()]
+            value = {"stamp": text, "name": hashed.name, "tensors": tensors}
+            store.remember("sum", key, value)
+
+
+def _stamp(path: Path) -> Stamp:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _hash_shards(shards: Sequence[ShardFile], seen: Seen) -> dict[Path, Hashed]:
+    """Tensors of all of them, some at a time; a file that cannot be read is left out."""
+    digests: dict[Wanted, str] = {}
+    waiting: list[Wanted] = []
+    enough, size = AT_ONCE * processors(), 0
+    for shard in shards:
+        for place in shard.ranges:
+            waiting.append((shard.path, place))
+            size += place[1] - place[0]
+            if size >= enough:
+                digests |= _hash_ranges(waiting)
+                seen(size)
+                waiting, size = [], 0
+    digests |= _hash_ranges(waiting) if waiting else {}
+    return {
+        shard.path: shard.hashed([digests[shard.path, place] for place in shard.ranges])
+        for shard in shards
+        if all((shard.path, place) in digests for place in shard.ranges)
+    }
+
+
+def _hash_ranges(wanted: Sequence[Wanted]) -> dict[Wanted, str]:
+    """The digests of ranges; where a file cannot be read, those of the others."""
+    try:
+        return dict(zip(wanted, hash_ranges(wanted), strict=True))
+    except OSError:
+        files = {path for path, _ in wanted}
+        if len(files) == 1:
+            return {}
+        alone = ([one for one in wanted if one[0] == path] for path in files)
+        return {key: digest for some in alone for key, digest in _hash_ranges(some).items()}

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from recipelang.store.ranges import Place, range_digest, range_digests
 from recipelang.weights.safetensors import read_header
 
 __all__ = [
-    "Hashed", "Range", "ShardFile", "file_digest", "hash_object", "hash_shards", "shard_digest",
+    "Hashed", "Range", "ShardFile", "file_digest", "hash_object", "hash_ranges", "shard_digest",
 ]  # fmt: skip
 
 Range: TypeAlias = tuple[int, int]
@@ -81,19 +81,16 @@ def hash_object(path: Path, *, shard: bool) -> Hashed:
         file = ShardFile.open(path)
     except RecipeError:
         return Hashed("")
-    return next(hash_shards([file]))
+    return file.hashed(hash_ranges([(path, place) for place in file.ranges]))
 
 
-def hash_shards(files: Sequence[ShardFile]) -> Iterator[Hashed]:
-    """What the bytes of these say, all hashed at a time, on all processors. Raises OSError."""
+def hash_ranges(wanted: Sequence[tuple[Path, Range]]) -> list[str]:
+    """The sha256 (hex) of ranges of files, side by side on all processors. Raises OSError."""
     with ExitStack() as stack:
-        places: list[Place] = []
-        for file in files:
-            number = stack.enter_context(open(file.path, "rb")).fileno()
-            places += [Place(number, *one) for one in file.ranges]
-        digests = iter(range_digests(places))
-        for file in files:
-            yield file.hashed([next(digests) for _ in file.ranges])
+        numbers = {
+            path: stack.enter_context(open(path, "rb")).fileno() for path in {p for p, _ in wanted}
+        }
+        return range_digests([Place(numbers[path], *place) for path, place in wanted])
 
 
 def shard_digest(header: bytes, digests: Iterable[str]) -> str:

@@ -26,7 +26,7 @@ def runs_on_device(source: Source) -> bool:
     only rounded stays on the host, and so does what reads by rows: decompositions, and embeddings
     that are put into another vocabulary's order."""
     nodes = list(walk(source))
-    kernels = [node for node in nodes if isinstance(node, Combine)]
+    kernels = [node for node in nodes if isinstance(node, Combine) and not _copies(node)]
     if not kernels or not source.info.elements or any(isinstance(n, Aligned) for n in nodes):
         return False
     if any(isinstance(node.kernel, MatrixKernel) for node in kernels):
@@ -34,6 +34,10 @@ def runs_on_device(source: Source) -> bool:
     leaves = [node for node in nodes if isinstance(node, Leaf)]
     leaves += [leaf for node in kernels for leaf in node.whole]
     return all(leaf.info.dtype in FLOATS for leaf in leaves)
+
+
+def _copies(node: Combine) -> bool:
+    return not isinstance(node.kernel, MatrixKernel) and node.kernel.copies
 
 
 def device_bytes(source: Source) -> int:

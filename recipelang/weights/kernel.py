@@ -167,9 +167,8 @@ class Kernel:
     ``whole``: the factors of a low-rank change, which are small. ``named`` gives operands, as
     ``(role, index, tensor)``, whose blocks are those of another tensor than the result's, of the
     same shape. ``model`` are statistics over all tensors of the step; their results come before
-    those of the levels. ``convex``: the result lies between the operands that are read, so that one
-    tensor of 16 bits, which is all of them, is the result bit for bit (the error of float32 is
-    far below half a unit of it).
+    those of the levels. ``copies``: all operands that are read are one
+    tensor, and so is the result; no device is asked for that.
     """
 
     combine: Callable[[Any, Inputs, Block, Any], Array]
@@ -179,7 +178,7 @@ class Kernel:
     named: tuple[tuple[str, int, str], ...] = ()
     model: tuple[ModelKth, ...] = ()
     solve: Callable[[Results], Any] | None = None
-    convex: bool = False
+    copies: bool = False
 
 
 Load: TypeAlias = "Callable[[str, int, int, int], Array]"

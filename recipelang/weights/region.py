@@ -41,7 +41,7 @@ from recipelang.weights.layers import stack_lengths
 from recipelang.weights.metadata import FLOATS, checkpoint_type
 from recipelang.weights.peft_names import weight_of
 from recipelang.weights.rows import Alignment, Place
-from recipelang.weights.sharing import only_one
+from recipelang.weights.sharing import only_one, read_once
 from recipelang.weights.tokenizer_files import union_files
 from recipelang.weights.varying import check_patterns, resolve
 from recipelang.weights.vocabulary import only_in
@@ -253,10 +253,10 @@ def _of_step(step: Step, name: str, memo: Memo) -> Source:
             return Combine(kernel, {"of": (source,)}, info, (), allow, step.operation.verb)
         return _in_dtype(source, info, allow)
     named = {(role, i): n for role, i, n in made.named} if isinstance(made, Kernel) else {}
-    inputs = inputs_of(step, name, memo, named)
-    one = only_one(inputs, made.unread)
-    if one is not None and _is_copy(step, made, one, info):
-        return Combine(_scaled(1.0), {"of": (one,)}, info, (), allow, step.operation.verb)
+    inputs = read_once(inputs_of(step, name, memo, named))
+    law = "keeps_base" in step.operation.laws and not (isinstance(made, Kernel) and made.model)
+    if law and not allow and only_one(inputs, made.unread):  # NaN - NaN is no zero
+        made = _kept(inputs, made.unread)
     whole: list[Leaf] = []
     for role, index, tensor in made.whole if isinstance(made, Kernel) else ():
         leaf = source_of(step.operands[role][index], tensor, memo)
@@ -265,13 +265,19 @@ def _of_step(step: Step, name: str, memo: Memo) -> Source:
     return Combine(made, inputs, info, tuple(whole), allow, step.operation.verb, step, name)
 
 
-def _is_copy(step: Step, made: Kernel | MatrixKernel, one: Source, info: TensorInfo) -> bool:
-    """Whether the result is the one tensor that all operands are, by a law of the merge."""
-    if isinstance(made, Kernel) and made.model:
-        return False
-    short = info.dtype == one.info.dtype in ("BF16", "F16")
-    convex = isinstance(made, Kernel) and made.convex and short
-    return convex or "keeps_base" in step.operation.laws
+def _kept(
+    inputs: Mapping[str, tuple[Source | None, ...]], unread: frozenset[tuple[str, int]]
+) -> Kernel:
+    """The one tensor that all operands are which are read."""
+    role, i = next(
+        (role, i) for role, items in inputs.items() for i in range(len(items))
+        if (role, i) not in unread
+    )  # fmt: skip
+
+    def combine(xp: Any, blocks: Inputs, block: Block, results: Results) -> Array:
+        return blocks[role][i] + 0.0  # as what is computed, it has no negative zeros
+
+    return Kernel(combine, unread=unread, copies=True)
 
 
 def _scaled(factor: float) -> Kernel:

@@ -16,7 +16,7 @@ from recipelang.weights.expression import Leaf, Source
 from recipelang.weights.folder import Folder
 from recipelang.weights.stored import StoredModel
 
-__all__ = ["only_one"]
+__all__ = ["only_one", "read_once"]
 
 
 def only_one(
@@ -34,6 +34,18 @@ def only_one(
     if first is None or any(one is None or _identity(one) != _identity(first) for one in read):
         return None
     return first
+
+
+def read_once(
+    inputs: Mapping[str, tuple[Source | None, ...]],
+) -> dict[str, tuple[Source | None, ...]]:
+    """The same operands, those that are known to be one as one object: it is read once."""
+    first: dict[object, Source] = {}
+
+    def shared(source: Source | None) -> Source | None:
+        return None if source is None else first.setdefault(_identity(source), source)
+
+    return {role: tuple(map(shared, sources)) for role, sources in inputs.items()}
 
 
 def _identity(source: Source) -> object:

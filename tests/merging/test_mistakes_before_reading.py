@@ -107,7 +107,7 @@ def no_reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
 
     monkeypatch.setattr(rawread, "read_bytes", fail)
     monkeypatch.setattr(digests, "file_digest", fail)
-    monkeypatch.setattr(digests, "hash_shards", fail)
+    monkeypatch.setattr(digests, "hash_ranges", fail)
     yield asked
     assert not asked
 

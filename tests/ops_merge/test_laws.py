@@ -69,63 +69,41 @@ def test_equal_models_give_that_model(verb: str, compat: str, tmp_path: Path) ->
     assert all(bits(got[name]) == bits(model.arrays[name]) for name in SHAPES)
 
 
-@pytest.mark.parametrize(
-    ("verb", "fields"),
-    [
-        ("linear-merge", {"weight": (0.3, 0.5)}),
-        ("linear-merge", {"weight": (1e-6, 1.0)}),
-        ("slerp-merge", {"t": 0.3}),
-        ("slerp-merge", {"t": 0.3, "compat": "mergekit"}),
-    ],
-)
-@pytest.mark.parametrize("dtype", ["BF16", "F16"])
-def test_one_tensor_in_all_inputs_is_copied(
-    verb: str, fields: dict[str, Any], dtype: str, tmp_path: Path
-) -> None:
-    """It has the bits that are computed where it is not known to be one, those of a negative zero
-    and of the smallest number too."""
-    model = random_model(1, SHAPES, dtype)
-    model.arrays["model.layers.0.a"].reshape(-1)[:2] = -0.0, 2.0**-24
-    other = Memory(model.arrays, model.config)
-    computed = merged(tmp_path / "computed", verb, [model, other], None, **fields)
-    copied = merged(tmp_path / "copied", verb, [model, model], None, **fields)
-    for name, array in model.arrays.items():
-        assert bits(copied[name]) == bits(computed[name]) == bits(array)
-
-
-@pytest.mark.parametrize(
-    ("fields", "dtype"),
-    [
-        ({"normalize": False, "weight": (0.5, 0.4)}, "BF16"),
-        ({"weight": (2.0, -1.0)}, "BF16"),
-        ({"weight": (0.3, 0.5)}, "F32"),
-    ],
-)
-def test_what_computing_may_change_is_computed(
-    fields: dict[str, Any], dtype: str, tmp_path: Path
-) -> None:
-    """A sum that is not a mean, weights of both signs, and numbers that float32 rounds."""
-    model = random_model(1, SHAPES, dtype)
-    got = merged(tmp_path / "one", "linear-merge", [model, model], None, **fields)
-    other = Memory(model.arrays, model.config)
-    expected = merged(tmp_path / "two", "linear-merge", [model, other], None, **fields)
-    assert {n: bits(a) for n, a in got.items()} == {n: bits(a) for n, a in expected.items()}
+@pytest.mark.parametrize("verb", declaring("keeps_base"))
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+@pytest.mark.parametrize("compat", ["none", "mergekit"])
+def test_what_no_input_changed_stays(verb: str, dtype: str, compat: str, tmp_path: Path) -> None:
+    """The base's numbers, and the same bits whether or not it is known that nothing changed, of a
+    negative zero too; where it is known, they are read once."""
+    base = random_model(1, SHAPES, dtype)
+    base.arrays["model.layers.0.a"][3] = -0.0
+    others = [Memory(base.arrays, base.config) for _ in range(3)]
+    computed = apply(tmp_path / "computed", verb, others, base, compat=compat)
+    base.counts.clear()
+    copied = apply(tmp_path / "copied", verb, [base] * 3, base, compat=compat)
+    for name, array in base.arrays.items():
+        np.testing.assert_array_equal(copied[name], array)
+        assert bits(copied[name]) == bits(computed[name])
+        assert base.counts[name] == array.size
 
 
 @pytest.mark.parametrize("verb", declaring("keeps_base"))
-@pytest.mark.parametrize("known", [True, False])
-def test_what_no_input_changed_stays(verb: str, known: bool, tmp_path: Path) -> None:
-    """The base's numbers whether or not it is known that nothing changed; where it is, they are
-    read once and are its bits, a negative zero's too."""
+def test_what_is_not_finite_is_computed(verb: str, tmp_path: Path) -> None:
+    """Where it is let through: an infinity less itself is not zero."""
     base = random_model(1, SHAPES, "F32")
-    base.arrays["model.layers.0.a"][3] = -0.0
-    models = [base if known else Memory(base.arrays, base.config) for _ in range(3)]
-    got = apply(tmp_path, verb, models, base)
-    for name, array in base.arrays.items():
-        np.testing.assert_array_equal(got[name], array)
-        if known:
-            assert bits(got[name]) == bits(array)
-            assert base.counts[name] == array.size
+    base.arrays["model.layers.0.a"][3] = np.inf
+    others = [Memory(base.arrays, base.config) for _ in range(3)]
+    results: list[Any] = []
+    for i, models in enumerate((others, [base] * 3)):
+        try:
+            results.append(apply(tmp_path / str(i), verb, models, base, nonfinite="allow"))
+        except RecipeError as error:
+            results.append(error.diagnostics[0].code)
+    computed, copied = results
+    if isinstance(computed, str):
+        assert copied == computed
+    else:
+        assert {n: bits(a) for n, a in copied.items()} == {n: bits(a) for n, a in computed.items()}
 
 
 @pytest.mark.parametrize("verb", declaring("keeps_base"))

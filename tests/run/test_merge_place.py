@@ -151,7 +151,12 @@ def not_a_number(stored: Any) -> Any:
     return stored * float("nan")
 
 
-@pytest.mark.parametrize("spoil", [twice, not_a_number])
+def failing(stored: Any) -> Any:
+    """A fault of the device."""
+    raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+
+@pytest.mark.parametrize("spoil", [twice, not_a_number, failing])
 def test_wrong_numbers_of_an_accelerator_are_not_kept(
     recipe: Path, jax_gpu: type[Any], spoil: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

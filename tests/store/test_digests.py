@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from recipelang.store import Store
 from recipelang.store.digests import cached_digest, cached_digests
-from recipelang.store.objects import Hashed, ShardFile, hash_object, hash_shards
+from recipelang.store.objects import Hashed, Range, hash_object, hash_ranges
 from recipelang.weights.safetensors import read_header
 from tests.weights.models import random_model, write_folder
 
@@ -69,7 +70,7 @@ def test_a_checkpoint_is_called_as_a_shard_is(
         (entry.start, entry.stop): hashlib.sha256(data[entry.start : entry.stop]).hexdigest()
         for entry in entries.values()
     }
-    monkeypatch.setattr("recipelang.store.digests.hash_shards", None)
+    monkeypatch.setattr("recipelang.store.digests.hash_ranges", None)
     assert cached_digest(store, path) == found
 
 
@@ -127,22 +128,79 @@ def test_files_are_hashed_side_by_side(
 
 
 @pytest.mark.parametrize("at_once", [1, 5000, 1 << 40])
-def test_checkpoints_are_hashed_some_at_a_time(
+def test_tensors_are_hashed_some_at_a_time(
     store: Store, tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many, each has its own digests; one that cannot be read takes none along."""
+    """However many, of one file or several, each file has its own digests; one that cannot be read
+    takes none along."""
     monkeypatch.setattr("recipelang.store.digests.AT_ONCE", at_once)
     paths = [model(tmp_path / f"m{i}", i) for i in range(5)]
     whole = {path: hash_object(path, shard=True) for path in paths}
 
-    def failing(files: Sequence[ShardFile]) -> Iterator[Hashed]:
-        if any(file.path == paths[2] for file in files):
+    def failing(wanted: Sequence[tuple[Path, Range]]) -> list[str]:
+        if any(path == paths[2] for path, _ in wanted):
             raise OSError(5, "input/output error")
-        return hash_shards(files)
+        return hash_ranges(wanted)
 
-    monkeypatch.setattr("recipelang.store.digests.hash_shards", failing)
+    monkeypatch.setattr("recipelang.store.digests.hash_ranges", failing)
     del whole[paths[2]]
     assert cached_digests(store, paths, print) == whole
+
+
+def test_who_stops_waiting_is_not_held_up_by_one_large_file(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing more of it is read."""
+    path = model(tmp_path / "a")
+    asked: list[int] = []
+
+    def counted(wanted: Sequence[tuple[Path, Range]]) -> list[str]:
+        asked.append(len(wanted))
+        time.sleep(0.05)
+        return hash_ranges(wanted)
+
+    def give_up(text: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recipelang.store.digests.hash_ranges", counted)
+    monkeypatch.setattr("recipelang.store.digests.AT_ONCE", 1)
+    monkeypatch.setattr("recipelang.store.digests.QUIET_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        cached_digests(store, [path], give_up)
+    assert asked == [1]
+
+
+def test_a_file_is_called_by_its_own_ending(store: Store, tmp_path: Path) -> None:
+    """Whatever was asked first: a link of another name is hashed as that name says."""
+    path = model(tmp_path / "a")
+    link = tmp_path / "blob"
+    link.hardlink_to(path)
+    whole = {path: hash_object(path, shard=True), link: hash_object(link, shard=False)}
+    for order in ([path, link], [link, path], [path], [link]):
+        for one in order:
+            assert cached_digest(store, one) == whole[one]
+
+
+def test_what_cannot_be_kept_is_hashed_all_the_same(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is deleted meanwhile, and a full disk, are no faults here."""
+    path = model(tmp_path / "a")
+    whole = hash_object(path, shard=True)
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr("recipelang.store.store.write_file", full)
+    assert cached_digest(store, path) == whole
+
+    def gone(wanted: Sequence[tuple[Path, Range]]) -> list[str]:
+        found = hash_ranges(wanted)
+        path.unlink()
+        return found
+
+    monkeypatch.setattr("recipelang.store.digests.hash_ranges", gone)
+    assert cached_digests(store, [path], print) == {path: whole}
 
 
 def test_a_damaged_digest_cache_is_ignored(store: Store, tmp_path: Path) -> None:

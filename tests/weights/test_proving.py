@@ -14,9 +14,11 @@ import pytest
 from recipelang.ops.registry import lookup
 from recipelang.types import TensorInfo
 from recipelang.weights.arrays import HostArrays
+from recipelang.weights.engine import run_region
 from recipelang.weights.kernel import Block
 from recipelang.weights.proving import WrongNumbers, held_to
 from recipelang.weights.region import Step, make_step
+from recipelang.weights.writer import ModelWriter
 from tests.weights.models import bits, compute, near, random_model
 
 SHAPES = {
@@ -89,6 +91,18 @@ def test_a_device_that_gives_wrong_numbers_stops_the_merge(
     """The share of a tensor that is wrong is told."""
     with pytest.raises(WrongNumbers, match=r"\d% of `model\..*` are not what the host computes"):
         compute(merge(dtype, verb), tmp_path, arrays=Unproven(spoil=spoil))
+
+
+def test_a_wrong_tensor_is_never_whole(tmp_path: Path) -> None:
+    """A run that goes on in the same folder must not take it for finished."""
+    step = merge()
+    writer = ModelWriter(tmp_path, step.tensors)
+    device = Unproven(spoil=stale)
+    with pytest.raises(WrongNumbers):
+        run_region([(step, writer)], arrays=device, threads=1)
+    writer.close()
+    again = ModelWriter(tmp_path, step.tensors)
+    assert not any(again.finished(name) for name in step.tensors)
 
 
 def test_one_tensor_of_each_kind_is_computed_twice(tmp_path: Path) -> None:

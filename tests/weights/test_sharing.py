@@ -14,12 +14,15 @@ from recipelang.store.objects import hash_object
 from recipelang.types import TensorInfo
 from recipelang.weights.adapted import Adapted
 from recipelang.weights.checkpoint import Checkpoint
+from recipelang.weights.engine import run_region
 from recipelang.weights.expression import Leaf
 from recipelang.weights.folder import Folder
 from recipelang.weights.region import make_step
+from recipelang.weights.report import Watcher
 from recipelang.weights.sharing import only_one
 from recipelang.weights.stored import StoredModel
-from tests.weights.models import Memory, bits, compute, random_model, write_folder
+from recipelang.weights.writer import ModelWriter
+from tests.weights.models import Memory, bits, compute, near, random_model, write_folder
 from tests.weights.test_adapter import SHAPES, adapter
 
 NONE: frozenset[tuple[str, int]] = frozenset()
@@ -103,6 +106,47 @@ def test_a_tensor_that_is_equal_in_all_inputs_is_read_once(
         results.append({name: bits(values) for name, values in got.items()})
     assert read == [(1600, 1600), (600, 1600)]
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("verb", "fields"),
+    [
+        ("linear-merge", {}),
+        ("linear-merge", {"weight": (1.0, 0.0)}),
+        ("task-arithmetic-merge", {}),
+        ("task-arithmetic-merge", {"scale": 0.0}),
+        ("task-arithmetic-merge", {"weight": (1.0, 0.0)}),
+        ("ties-merge", {"density": 0.5}),
+    ],
+)
+def test_a_report_tells_the_same_of_what_is_known_to_be_one(
+    verb: str, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its figures are of all inputs that the merge asks for, however often they are read."""
+    base = random_model(1, {"model.layers.0.v": (64, 64), "model.layers.0.w": (64, 64)})
+    models = [base]
+    for seed in (2, 3):
+        changed = dict(base.arrays)
+        changed["model.layers.0.v"] = near(base, seed, 0.02).arrays["model.layers.0.v"]
+        models.append(Memory(changed))
+    plain = [
+        Folder.open(write_folder(tmp_path / f"m{i}", model, {"model_type": "toy"}))
+        for i, model in enumerate(models)
+    ]
+    operation = lookup(verb)
+    assert operation is not None
+    sums: list[Any] = []
+    for i, (origin, *inputs) in enumerate((plain, [hashed(folder) for folder in plain])):
+        roles: dict[str, Any] = {"inputs": tuple(inputs)}
+        if operation.operand("base"):
+            roles["base"] = (origin,)
+        step = make_step(operation, roles, fields)
+        writer = ModelWriter(tmp_path / f"out{i}", step.tensors)
+        watcher = Watcher(step, tmp_path / f"{i}.jsonl")
+        run_region([(step, writer)], watchers={writer: watcher})
+        writer.close()
+        sums.append(watcher.sums)
+    assert sums[0] == sums[1]
 
 
 def test_what_an_adapter_leaves_is_its_bases() -> None:

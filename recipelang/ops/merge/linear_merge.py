@@ -67,5 +67,4 @@ def linear_merge(
             result += part
         return result
 
-    unread = frozenset(("inputs", i) for i, share in enumerate(shares) if not share)
-    return Kernel(combine, unread=unread, convex=normalize and min(shares) >= 0)
+    return Kernel(combine, unread=frozenset(("inputs", i) for i, w in enumerate(shares) if not w))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 from recipelang.ops.merge._fields import as_mergekit, base_is_subject, check_pair, merging
@@ -74,5 +73,4 @@ def slerp_merge(
     if t in (0, 1):
         return single(int(t), 2)
     mergekit = as_mergekit(shared)
-    between = gram_kernel((0, 1), lambda gram: factors(gram, t, mergekit))
-    return replace(between, convex=True)
+    return gram_kernel((0, 1), lambda gram: factors(gram, t, mergekit))
