@@ -41,7 +41,7 @@ from recipelang.weights.layers import stack_lengths
 from recipelang.weights.metadata import FLOATS, checkpoint_type
 from recipelang.weights.peft_names import weight_of
 from recipelang.weights.rows import Alignment, Place
-from recipelang.weights.sharing import only_one, read_once
+from recipelang.weights.sharing import kept, only_one, read_once
 from recipelang.weights.tokenizer_files import union_files
 from recipelang.weights.varying import check_patterns, resolve
 from recipelang.weights.vocabulary import only_in
@@ -256,28 +256,13 @@ def _of_step(step: Step, name: str, memo: Memo) -> Source:
     inputs = read_once(inputs_of(step, name, memo, named))
     law = "keeps_base" in step.operation.laws and not (isinstance(made, Kernel) and made.model)
     if law and not allow and only_one(inputs, made.unread):  # NaN - NaN is no zero
-        made = _kept(inputs, made.unread)
+        made = kept(inputs, made.unread)
     whole: list[Leaf] = []
     for role, index, tensor in made.whole if isinstance(made, Kernel) else ():
         leaf = source_of(step.operands[role][index], tensor, memo)
         assert isinstance(leaf, Leaf)
         whole.append(leaf)
     return Combine(made, inputs, info, tuple(whole), allow, step.operation.verb, step, name)
-
-
-def _kept(
-    inputs: Mapping[str, tuple[Source | None, ...]], unread: frozenset[tuple[str, int]]
-) -> Kernel:
-    """The one tensor that all operands are which are read."""
-    role, i = next(
-        (role, i) for role, items in inputs.items() for i in range(len(items))
-        if (role, i) not in unread
-    )  # fmt: skip
-
-    def combine(xp: Any, blocks: Inputs, block: Block, results: Results) -> Array:
-        return blocks[role][i] + 0.0  # as what is computed, it has no negative zeros
-
-    return Kernel(combine, unread=unread, copies=True)
 
 
 def _scaled(factor: float) -> Kernel:

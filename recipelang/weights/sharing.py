@@ -10,13 +10,15 @@ Example: ``only_one({"inputs": (a, b), "base": (base,)}, frozenset())`` gives th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from recipelang.weights.adapted import Adapted
 from recipelang.weights.expression import Leaf, Source
 from recipelang.weights.folder import Folder
+from recipelang.weights.kernel import Array, Block, Inputs, Kernel, Results
 from recipelang.weights.stored import StoredModel
 
-__all__ = ["only_one", "read_once"]
+__all__ = ["kept", "only_one", "read_once"]
 
 
 def only_one(
@@ -46,6 +48,21 @@ def read_once(
         return None if source is None else first.setdefault(_identity(source), source)
 
     return {role: tuple(map(shared, sources)) for role, sources in inputs.items()}
+
+
+def kept(
+    inputs: Mapping[str, tuple[Source | None, ...]], unread: frozenset[tuple[str, int]]
+) -> Kernel:
+    """The kernel of a merge whose result is the one tensor that all its operands are."""
+    role, i = next(
+        (role, i) for role, items in inputs.items() for i in range(len(items))
+        if (role, i) not in unread
+    )  # fmt: skip
+
+    def combine(xp: Any, blocks: Inputs, block: Block, results: Results) -> Array:
+        return blocks[role][i] + 0.0  # as what is computed, it has no negative zeros
+
+    return Kernel(combine, unread=unread, copies=True)
 
 
 def _identity(source: Source) -> object:
