@@ -175,7 +175,9 @@ def notes(result: Any) -> list[str]:
         f"{windows} windows of 256 tokens a domain; less is better. The intervals of means draw "
         "windows within each domain, those of differences the same windows for both models: they "
         "tell what other texts of these domains would, not other domains. Merges have their "
-        "default parameters and no weights, but half task arithmetic the scale 0.5. The greedy "
+        "default parameters and no weights, but half task arithmetic the scale 0.5; SLERP, "
+        "NuSLERP, nearswap (t = 0.0002) and fusion take two models, so they merge lexicon with "
+        "spanish and the result with cynic, the first two with equal shares in the end. The greedy "
         f"soup, chosen on other texts, took {taken}.",
         "",
         f"`{result['command']}`",
