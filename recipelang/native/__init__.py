@@ -20,7 +20,7 @@ from pathlib import Path
 __all__ = ["library"]
 
 FILE = Path(__file__).with_name("native.lib")
-VERSION = 2
+VERSION = 3
 """What ``version.c`` says: raised with every change of an interface or of results, so that a
 library which an older checkout built is left aside."""
 
@@ -53,7 +53,9 @@ def library() -> ctypes.CDLL | None:
         found.digest_lanes_pay.restype = count
         found.digest_space_bytes.restype = number
         found.digest_ranges.restype = count
-        found.digest_ranges.argtypes = (number, pointer, pointer, pointer, pointer, pointer)
+        found.digest_ranges.argtypes = (
+            number, pointer, pointer, pointer, pointer, number, pointer, pointer,
+        )  # fmt: skip
     except (OSError, AttributeError):
         return None
     return found

@@ -14,6 +14,8 @@
 #define LANES 16
 #define PIECE 32768 /* bytes of a range that are read at once */
 
+typedef uint8_t Bytes __attribute__((vector_size(16)));
+typedef uint32_t Four __attribute__((vector_size(16)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 
 static const uint32_t START[8] = {
@@ -32,20 +34,36 @@ static const uint32_t ROUND[64] = {
 
 #define TURN(x, n) ((x) >> (n) | (x) << (32 - (n)))
 
-/* Take `count` blocks of 64 bytes of every lane. */
+/* Sixteen bytes as four words: SHA-256 reads the highest byte first. */
+static inline Four four_words(const uint8_t *at) {
+    Bytes x;
+    memcpy(&x, at, sizeof x);
+    return (Four)__builtin_shuffle(x, (Bytes){3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12});
+}
+
+/* Take `count` blocks of 64 bytes of every lane. Lanes stand beside each other in `w`, so four words
+   of four lanes are transposed at a time. */
 VECTORS static void take_blocks(Words state[8], const uint8_t *const data[LANES], int64_t count) {
     for (int64_t block = 0; block < count; block++) {
         Words w[16];
         uint32_t(*words)[LANES] = (uint32_t(*)[LANES])w;
-        for (int lane = 0; lane < LANES; lane++)
-            for (int t = 0; t < 16; t++) {
-                uint32_t word;
-                memcpy(&word, data[lane] + 64 * block + 4 * t, 4);
-                words[t][lane] = __builtin_bswap32(word);
+        for (int lane = 0; lane < LANES; lane += 4)
+            for (int t = 0; t < 16; t += 4) {
+                int64_t at = 64 * block + 4 * t;
+                Four p = four_words(data[lane] + at), q = four_words(data[lane + 1] + at);
+                Four r = four_words(data[lane + 2] + at), s = four_words(data[lane + 3] + at);
+                Four low = __builtin_shuffle(p, q, (Four){0, 4, 1, 5});
+                Four high = __builtin_shuffle(p, q, (Four){2, 6, 3, 7});
+                Four lower = __builtin_shuffle(r, s, (Four){0, 4, 1, 5});
+                Four higher = __builtin_shuffle(r, s, (Four){2, 6, 3, 7});
+                *(Four *)&words[t][lane] = __builtin_shuffle(low, lower, (Four){0, 1, 4, 5});
+                *(Four *)&words[t + 1][lane] = __builtin_shuffle(low, lower, (Four){2, 3, 6, 7});
+                *(Four *)&words[t + 2][lane] = __builtin_shuffle(high, higher, (Four){0, 1, 4, 5});
+                *(Four *)&words[t + 3][lane] = __builtin_shuffle(high, higher, (Four){2, 3, 6, 7});
             }
         Words a = state[0], b = state[1], c = state[2], d = state[3];
         Words e = state[4], f = state[5], g = state[6], h = state[7];
-#pragma GCC unroll 16
+#pragma GCC unroll 64
         for (int t = 0; t < 64; t++) {
             Words x = w[t & 15];
             if (t >= 16) {
@@ -63,6 +81,18 @@ VECTORS static void take_blocks(Words state[8], const uint8_t *const data[LANES]
         state[4] += e; state[5] += f; state[6] += g; state[7] += h;
     }
 }
+
+/* A range that was hashed so far: `at` is how many bytes of it were taken, or DONE. */
+typedef struct {
+    uint32_t words[8];
+    int64_t at;
+} Range;
+#define DONE (-1)
+
+/* What hears of it from another thread: how many bytes were taken, and whether to stop. */
+typedef struct {
+    int64_t taken, stop;
+} Watch;
 
 typedef struct {
     int64_t range;     /* which one is in the lane, -1 for none */
@@ -95,50 +125,63 @@ static int fill(Lane *lane, int descriptor, int64_t offset, int64_t size) {
     return 0;
 }
 
-/* The digests (32 bytes each) of `count` ranges of files, best longest first. `space` holds
-   digest_space_bytes, aligned to 64. Gives 0, or the error number of a read. */
+/* Hash `count` ranges of files, best longest first, from what was hashed of them so far; of a range
+   that is DONE the digest is in its words. Where less than `busy` ranges are left it ends before
+   all are done. `space` holds digest_space_bytes, aligned to 64. Gives 0, or the error number of a
+   read, or EINTR where it was stopped. */
 int32_t digest_ranges(int64_t count, const int32_t *descriptors, const int64_t *offsets,
-                      const int64_t *sizes, uint8_t *digests, void *space) {
+                      const int64_t *sizes, Range *ranges, int64_t busy, Watch *watch, void *space) {
     Words *state = space;
     Lane *lanes = (Lane *)(state + 8);
     const uint8_t *data[LANES];
-    int64_t begun = 0, left = count;
+    int64_t begun = 0;
     for (int k = 0; k < LANES; k++) lanes[k].range = -1;
-    while (left) {
-        int64_t blocks = INT64_MAX;
+    for (;;) {
+        int64_t blocks = INT64_MAX, active = 0, padded = 0, taken = 0;
+        const uint8_t *some = 0;
         for (int k = 0; k < LANES; k++) {
             Lane *lane = &lanes[k];
             if (lane->range >= 0 && lane->next == lane->end && lane->padded) {
-                for (int j = 0; j < 8; j++) {
-                    uint32_t word = __builtin_bswap32(((uint32_t *)&state[j])[k]);
-                    memcpy(digests + 32 * lane->range + 4 * j, &word, 4);
-                }
+                Range *range = &ranges[lane->range];
+                for (int j = 0; j < 8; j++) range->words[j] = ((uint32_t *)&state[j])[k];
+                range->at = DONE;
                 lane->range = -1;
-                left--;
             }
             if (lane->range < 0 && begun < count) {
+                Range *range = &ranges[begun];
                 lane->range = begun++;
-                lane->at = lane->next = lane->end = lane->padded = 0;
-                for (int j = 0; j < 8; j++) ((uint32_t *)&state[j])[k] = START[j];
+                lane->at = range->at;
+                lane->next = lane->end = lane->padded = 0;
+                for (int j = 0; j < 8; j++)
+                    ((uint32_t *)&state[j])[k] = range->at ? range->words[j] : START[j];
             }
             if (lane->range < 0) continue;
             if (lane->next == lane->end) {
-                int64_t r = lane->range;
+                int64_t r = lane->range, before = lane->at;
+                if (watch && __atomic_load_n(&watch->stop, __ATOMIC_RELAXED)) return EINTR;
                 int failed = fill(lane, descriptors[r], offsets[r], sizes[r]);
                 if (failed) return failed;
+                taken += lane->at - before;
             }
             int64_t here = (lane->end - lane->next) / 64;
             blocks = here < blocks ? here : blocks;
+            some = lane->buffer + lane->next;
+            active++;
+            padded += lane->padded;
         }
-        if (!left) break;
-        const uint8_t *some = 0;
-        for (int k = 0; k < LANES; k++)
-            if (lanes[k].range >= 0) some = lanes[k].buffer + lanes[k].next;
+        if (watch && taken) __atomic_fetch_add(&watch->taken, taken, __ATOMIC_RELAXED);
+        if (!active || (active < busy && !padded)) break;
         for (int k = 0; k < LANES; k++)
             data[k] = lanes[k].range >= 0 ? lanes[k].buffer + lanes[k].next : some;
         take_blocks(state, data, blocks);
         for (int k = 0; k < LANES; k++)
             if (lanes[k].range >= 0) lanes[k].next += 64 * blocks;
+    }
+    for (int k = 0; k < LANES; k++) {
+        if (lanes[k].range < 0) continue;
+        Range *range = &ranges[lanes[k].range];
+        for (int j = 0; j < 8; j++) range->words[j] = ((uint32_t *)&state[j])[k];
+        range->at = lanes[k].at - (lanes[k].end - lanes[k].next);
     }
     return 0;
 }

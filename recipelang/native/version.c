@@ -2,4 +2,4 @@
 
 #include <stdint.h>
 
-int32_t native_version(void) { return 2; }
+int32_t native_version(void) { return 3; }

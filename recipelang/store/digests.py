@@ -16,7 +16,6 @@ import contextlib
 import errno
 import hashlib
 import re
-import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -27,6 +26,7 @@ from typing import Any, TypeAlias
 from recipelang.diagnostics import RecipeError
 from recipelang.processors import processors
 from recipelang.store.objects import Hashed, Range, ShardFile, file_digest, hash_ranges
+from recipelang.store.ranges import Watch
 from recipelang.store.store import Store
 
 __all__ = ["cached_digest", "cached_digests"]
@@ -34,18 +34,11 @@ __all__ = ["cached_digest", "cached_digests"]
 SETTLED_NS = 2_000_000_000
 QUIET_SECONDS = 1.0
 EVERY_SECONDS = 10.0
-
-
-AT_ONCE = 2 << 30
-"""Bytes of safetensors files that a processor hashes at a time: enough that their largest tensors
-do not decide how long it takes, and over in seconds when nobody waits any more."""
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 Stamp: TypeAlias = tuple[int, int, int, int]
 Wanted: TypeAlias = tuple[Path, Range]
 """A tensor's bytes in a file."""
-Seen: TypeAlias = Callable[[int], None]
-"""Hears how many more bytes were read."""
 
 
 def cached_digests(
@@ -53,16 +46,7 @@ def cached_digests(
 ) -> dict[Path, Hashed]:
     """What each file's bytes say, without those that cannot be read. ``tell`` hears how far it is
     when it takes longer than a second, and from then on every ten."""
-    read, ended = 0, False
-    lock = threading.Lock()
-
-    def seen(count: int) -> None:
-        nonlocal read
-        if ended:
-            raise OSError(errno.EINTR, "nobody waits for this digest any more")
-        with lock:
-            read += count
-
+    watch = Watch()
     found: dict[Path, Hashed] = {}
     missing: list[_Missing] = []
     for path in paths:
@@ -79,17 +63,17 @@ def cached_digests(
     missing.sort(key=lambda file: -file.size)
     total = sum(file.size for file in missing)
     with ThreadPoolExecutor(processors() + 1) as pool:
-        together = pool.submit(_hash_shards, [f.shard for f in missing if f.shard], seen)
+        together = pool.submit(_hash_shards, [f.shard for f in missing if f.shard], watch)
         alone = [file.path for file in missing if file.shard is None]
-        asked = {path: pool.submit(file_digest, path, seen) for path in alone}
+        asked = {path: pool.submit(file_digest, path, watch) for path in alone}
         waited: list[Future[Any]] = [together, *asked.values()]
         try:
             patience = QUIET_SECONDS
             while wait(waited, patience).not_done:
                 patience = EVERY_SECONDS
-                tell(f"hashing inputs: {read / 1e9:.1f} of {total / 1e9:.1f} GB")
+                tell(f"hashing inputs: {watch.read / 1e9:.1f} of {total / 1e9:.1f} GB")
         finally:
-            ended = True
+            watch.stop()
     new = {path: Hashed(done.result()) for path, done in asked.items() if not done.exception()}
     new |= together.result()
     for file in missing:
@@ -174,20 +158,9 @@ def _stamp(path: Path) -> Stamp:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _hash_shards(shards: Sequence[ShardFile], seen: Seen) -> dict[Path, Hashed]:
-    """Tensors of all of them, some at a time; a file that cannot be read is left out."""
-    digests: dict[Wanted, str] = {}
-    waiting: list[Wanted] = []
-    enough, size = AT_ONCE * processors(), 0
-    for shard in shards:
-        for place in shard.ranges:
-            waiting.append((shard.path, place))
-            size += place[1] - place[0]
-            if size >= enough:
-                digests |= _hash_ranges(waiting)
-                seen(size)
-                waiting, size = [], 0
-    digests |= _hash_ranges(waiting) if waiting else {}
+def _hash_shards(shards: Sequence[ShardFile], watch: Watch) -> dict[Path, Hashed]:
+    """Tensors of all of them side by side; a file that cannot be read is left out."""
+    digests = _hash_ranges([(s.path, place) for s in shards for place in s.ranges], watch)
     return {
         shard.path: shard.hashed([digests[shard.path, place] for place in shard.ranges])
         for shard in shards
@@ -195,13 +168,13 @@ def _hash_shards(shards: Sequence[ShardFile], seen: Seen) -> dict[Path, Hashed]:
     }
 
 
-def _hash_ranges(wanted: Sequence[Wanted]) -> dict[Wanted, str]:
+def _hash_ranges(wanted: Sequence[Wanted], watch: Watch) -> dict[Wanted, str]:
     """The digests of ranges; where a file cannot be read, those of the others."""
     try:
-        return dict(zip(wanted, hash_ranges(wanted), strict=True))
+        return dict(zip(wanted, hash_ranges(wanted, watch), strict=True))
     except OSError:
         files = {path for path, _ in wanted}
-        if len(files) == 1:
+        if len(files) == 1 or watch.stopped:
             return {}
         alone = ([one for one in wanted if one[0] == path] for path in files)
-        return {key: digest for some in alone for key, digest in _hash_ranges(some).items()}
+        return {key: digest for some in alone for key, digest in _hash_ranges(some, watch).items()}

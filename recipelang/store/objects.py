@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 from recipelang.diagnostics import RecipeError
-from recipelang.store.ranges import Place, range_digest, range_digests
+from recipelang.store.ranges import Place, Watch, range_digest, range_digests
 from recipelang.weights.safetensors import read_header
 
 __all__ = [
@@ -84,13 +84,14 @@ def hash_object(path: Path, *, shard: bool) -> Hashed:
     return file.hashed(hash_ranges([(path, place) for place in file.ranges]))
 
 
-def hash_ranges(wanted: Sequence[tuple[Path, Range]]) -> list[str]:
+def hash_ranges(wanted: Sequence[tuple[Path, Range]], watch: Watch | None = None) -> list[str]:
     """The sha256 (hex) of ranges of files, side by side on all processors. Raises OSError."""
     with ExitStack() as stack:
         numbers = {
             path: stack.enter_context(open(path, "rb")).fileno() for path in {p for p, _ in wanted}
         }
-        return range_digests([Place(numbers[path], *place) for path, place in wanted])
+        places = [Place(numbers[path], *place) for path, place in wanted]
+        return range_digests(places, watch=watch)
 
 
 def shard_digest(header: bytes, digests: Iterable[str]) -> str:
@@ -99,7 +100,7 @@ def shard_digest(header: bytes, digests: Iterable[str]) -> str:
     return hashlib.sha3_256(SHARD + header + bytes.fromhex("".join(digests))).hexdigest()
 
 
-def file_digest(path: Path, seen: Callable[[int], None] | None = None) -> str:
-    """The sha256 (hex) of a file's bytes; ``seen`` hears how many were read, block by block."""
+def file_digest(path: Path, watch: Watch | None = None) -> str:
+    """The sha256 (hex) of a file's bytes. Raises OSError."""
     with open(path, "rb") as file:
-        return range_digest(file.fileno(), 0, sys.maxsize, seen)
+        return range_digest(file.fileno(), 0, sys.maxsize, watch)

@@ -31,13 +31,7 @@ from recipelang.diagnostics import RecipeError
 from recipelang.store.artifact import StoredTensor
 from recipelang.store.files import sync, sync_folder, translated
 from recipelang.store.objects import shard_digest
-from recipelang.store.ranges import (
-    LANES,
-    Place,
-    lane_digests,
-    lanes_pay,
-    range_digests,
-)
+from recipelang.store.ranges import BUSY, LANES, Place, hash_lanes, lanes_pay, range_digests
 from recipelang.types import TensorInfo
 from recipelang.weights.shards import ShardLayout, layout
 
@@ -47,9 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["ModelWriter", "Shard", "Written"]
 
 JOURNAL = "journal.jsonl"
-ENOUGH = LANES * 3 // 4
-"""Tensors are hashed together once they are so many times as long as their longest: lanes are busy
-three quarters of the time, and a killed merge does little again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +76,9 @@ class ModelWriter:
         self._layout = layout(self.tensors, max_shard_bytes)
         self._digests: dict[str, str] = {}
         self._hashers: dict[str, Any] = {}
-        self._waiting: dict[str, Place] = {}
+        self._waiting: dict[str, bytes] = {}
         total = sum(info.bytes for info in self.tensors.values())
-        self._lane_bytes = total // LANES // 2 if lanes_pay() else -1
+        self._lane_bytes = total // BUSY if lanes_pay() else -1
         self._places = {name: (s, s.offsets[name]) for s in self._layout for name in s.tensors}
         self._lock = threading.Lock()
         self._closed = False
@@ -120,7 +111,7 @@ class ModelWriter:
             _write_all(self._files[shard.name], raw, place)
         if place + raw.size == offset + info.bytes:
             if later:
-                self._complete_later(name, self._place(name))
+                self._complete_later(name)
             else:
                 self._complete(name, self._hashers[name].hexdigest())
 
@@ -166,23 +157,28 @@ class ModelWriter:
             sync(descriptor)
 
     def _complete_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for name, digest in zip(waiting, range_digests(list(waiting.values())), strict=True):
+        begun = {self._place(name): state for name, state in self._waiting.items()}
+        names, self._waiting = list(self._waiting), {}
+        for name, digest in zip(names, range_digests([*begun], begun=begun), strict=True):
             self._complete(name, digest)
 
-    def _complete_later(self, name: str, place: Place) -> None:
-        """Hash what waits once there is enough of it."""
+    def _complete_later(self, name: str) -> None:
+        """Once as many tensors wait as are hashed at a time, hash on while most lanes have work:
+        of the longest, which are left over, the rest is hashed beside those that follow."""
         with self._lock:
-            self._waiting[name] = place
-            sizes = [one.bytes for one in self._waiting.values()]
-            if sum(sizes) < ENOUGH * max(sizes):
+            self._waiting[name] = b""
+            if len(self._waiting) < LANES:
                 return
-            waiting = sorted(self._waiting.items(), key=lambda item: -item[1].bytes)
-            self._waiting = {}
+            waiting, self._waiting = self._waiting, {}
+        names = {self._place(one): one for one in waiting}
         with translated(self.folder):
-            digests = lane_digests([one for _, one in waiting])
-        for (finished, _), digest in zip(waiting, digests, strict=True):
-            self._complete(finished, digest)
+            done, left = hash_lanes(
+                {place: waiting[one] for place, one in names.items()}, busy=BUSY
+            )
+        with self._lock:
+            self._waiting |= {names[place]: state for place, state in left.items()}
+        for place, digest in done.items():
+            self._complete(names[place], digest)
 
     def _complete(self, name: str, digest: str) -> None:
         line = json.dumps({"name": name, "digest": digest}) + "\n"

@@ -14,6 +14,7 @@ import pytest
 from recipelang.store import Store
 from recipelang.store.digests import cached_digest, cached_digests
 from recipelang.store.objects import Hashed, Range, hash_object, hash_ranges
+from recipelang.store.ranges import Watch
 from recipelang.weights.safetensors import read_header
 from tests.weights.models import random_model, write_folder
 
@@ -127,47 +128,43 @@ def test_files_are_hashed_side_by_side(
         cached_digests(store, paths, give_up)
 
 
-@pytest.mark.parametrize("at_once", [1, 5000, 1 << 40])
-def test_tensors_are_hashed_some_at_a_time(
-    store: Store, tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
+def test_a_checkpoint_that_cannot_be_read_takes_none_along(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many, of one file or several, each file has its own digests; one that cannot be read
-    takes none along."""
-    monkeypatch.setattr("recipelang.store.digests.AT_ONCE", at_once)
+    """The others have their digests."""
     paths = [model(tmp_path / f"m{i}", i) for i in range(5)]
     whole = {path: hash_object(path, shard=True) for path in paths}
 
-    def failing(wanted: Sequence[tuple[Path, Range]]) -> list[str]:
+    def failing(wanted: Sequence[tuple[Path, Range]], watch: Watch) -> list[str]:
         if any(path == paths[2] for path, _ in wanted):
             raise OSError(5, "input/output error")
-        return hash_ranges(wanted)
+        return hash_ranges(wanted, watch)
 
     monkeypatch.setattr("recipelang.store.digests.hash_ranges", failing)
     del whole[paths[2]]
     assert cached_digests(store, paths, print) == whole
 
 
-def test_who_stops_waiting_is_not_held_up_by_one_large_file(
+def test_who_stops_waiting_is_not_held_up_by_large_files(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing more of it is read."""
-    path = model(tmp_path / "a")
-    asked: list[int] = []
+    """Nothing more of them is read, and none is tried alone."""
+    paths, asked = [model(tmp_path / f"m{i}", i) for i in range(2)], list[int]()
 
-    def counted(wanted: Sequence[tuple[Path, Range]]) -> list[str]:
+    def counted(wanted: Sequence[tuple[Path, Range]], watch: Watch) -> list[str]:
         asked.append(len(wanted))
-        time.sleep(0.05)
-        return hash_ranges(wanted)
+        while not watch.stopped:
+            time.sleep(0.01)
+        return hash_ranges(wanted, watch)
 
     def give_up(text: str) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("recipelang.store.digests.hash_ranges", counted)
-    monkeypatch.setattr("recipelang.store.digests.AT_ONCE", 1)
     monkeypatch.setattr("recipelang.store.digests.QUIET_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        cached_digests(store, [path], give_up)
-    assert asked == [1]
+        cached_digests(store, paths, give_up)
+    assert asked == [2 * len(SHAPES)]
 
 
 def test_a_file_is_called_by_its_own_ending(store: Store, tmp_path: Path) -> None:
@@ -194,8 +191,8 @@ def test_what_cannot_be_kept_is_hashed_all_the_same(
     monkeypatch.setattr("recipelang.store.store.write_file", full)
     assert cached_digest(store, path) == whole
 
-    def gone(wanted: Sequence[tuple[Path, Range]]) -> list[str]:
-        found = hash_ranges(wanted)
+    def gone(wanted: Sequence[tuple[Path, Range]], watch: Watch) -> list[str]:
+        found = hash_ranges(wanted, watch)
         path.unlink()
         return found
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from recipelang.diagnostics import RecipeError
+from recipelang.native import library
+from recipelang.store import ranges
 from recipelang.store.objects import hash_object
-from recipelang.store.ranges import Place
 from recipelang.types import TensorInfo
 from recipelang.weights.shards import index_json, layout
 from recipelang.weights.writer import JOURNAL, ModelWriter
@@ -148,7 +151,38 @@ def test_a_full_disk_is_told_of_where_the_journal_meets_it(tmp_path: Path) -> No
     with pytest.raises(RecipeError, match="full") as found:
         write(writer, "t0")
     assert found.value.diagnostics[0].code == "E0852"
-    writer._waiting["t1"] = Place(writer._files["model.safetensors"], 0, 8)
+    writer._waiting["t1"] = b""
     writer.close()
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(writer._journal)
+
+
+@pytest.mark.parametrize("pay", [True, False])
+def test_digests_that_are_taken_later_are_the_same(
+    tmp_path: Path, pay: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of tensors of all lengths, written by several threads, the long ones hashed over several
+    turns; a writer that was closed in between knows them all."""
+    if pay and library() is None:
+        pytest.skip("the compiled part was not built")
+    monkeypatch.setattr("recipelang.weights.writer.lanes_pay", lambda: pay)
+    monkeypatch.setattr(ranges, "lanes_pay", lambda: pay)
+    sizes = [100_000, 1, 70_000, 16, *range(500, 40_000, 900), 17, 65_536]
+    arrays = {f"t{i:03}": np.full(size, i, np.float32) for i, size in enumerate(sizes)}
+    table = {name: TensorInfo("F32", array.shape) for name, array in arrays.items()}
+    writer, names = ModelWriter(tmp_path, table), iter(arrays)
+
+    def some(count: int) -> None:
+        for name in islice(names, count):
+            for start in range(0, len(arrays[name]), 30_000):
+                writer.write(name, start, arrays[name][start : start + 30_000])
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(some, (15, 15)))
+    writer.close()
+    writer = ModelWriter(tmp_path, table)
+    assert sum(map(writer.finished, arrays)) == 30
+    some(len(arrays))
+    written = writer.finish()
+    for name, array in arrays.items():
+        assert written.tensors[name].digest == hashlib.sha256(array.tobytes()).hexdigest()
