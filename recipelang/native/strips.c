@@ -111,16 +111,22 @@ static inline uint16_t to_bfloat(float x) {
     return (uint16_t)((bits & 0x7FFFFFFF) > 0x7F800000 ? nan : rounded);
 }
 
+/* a where the condition holds, else b, without the branches that keep a loop from the vectors. */
+static inline uint32_t choose(int condition, uint32_t a, uint32_t b) {
+    uint32_t mask = -(uint32_t)condition;
+    return (a & mask) | (b & ~mask);
+}
+
 /* The same for halves: adding a power of two lets the processor round away what does not fit. */
 static inline uint16_t to_half(float x) {
     uint32_t bits = to_bits(x), sign = bits >> 16 & 0x8000, size = bits & 0x7FFFFFFF;
     uint32_t normal = (size + 0xFFF + (size >> 13 & 1) - (112u << 23)) >> 13;
     uint32_t small = to_bits(from_bits(size) + 0.5f) - to_bits(0.5f); /* below 2^-14 */
-    uint32_t half = size < 113u << 23 ? small : normal;
-    half = size >= 143u << 23 || half > 0x7C00 ? 0x7C00 : half;
+    uint32_t half = choose(size < 113u << 23, small, normal);
+    half = choose((size >= 143u << 23) | (half > 0x7C00), 0x7C00, half);
     uint32_t payload = size >> 13 & 0x3FF;
-    half = size > 0x7F800000 ? 0x7C00 | (payload ? payload : 1) : half;
-    return (uint16_t)(sign | half);
+    uint32_t nan = 0x7C00 | payload | (payload == 0);
+    return (uint16_t)(sign | choose(size > 0x7F800000, nan, half));
 }
 
 UNARY(bf_f4, uint16_t, float, from_bits((uint32_t)x << 16))
