@@ -10,12 +10,14 @@ Example:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 import transformers
 
+from recipelang import memory
 from recipelang.backend import (
     Backend,
     Device,
@@ -27,7 +29,7 @@ from recipelang.backend import (
 )
 from recipelang.types import TensorInfo
 from recipelang.weights.checkpoint import Checkpoint
-from recipelang_torch import loop, memory, models, shard
+from recipelang_torch import loop, models, shard
 from recipelang_torch.decode import Model
 from recipelang_torch.weights import WeightArrays
 
@@ -78,5 +80,6 @@ class TorchBackend:
 def backend() -> Backend:
     """The backend object."""
     if shard.place().type == "cpu":
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch looks at its first allocation
         memory.keep()
     return TorchBackend()

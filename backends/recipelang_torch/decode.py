@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recipelang import memory
 from recipelang.data.batch import Batch
-from recipelang_torch import memory, models, shard
+from recipelang_torch import models, shard
 from recipelang_torch.arrays import to_numpy
 from recipelang_torch.models import Decoder
 

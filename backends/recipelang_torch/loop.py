@@ -23,13 +23,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recipelang import memory
 from recipelang.backend import Progress, Trained, TrainingJob
 from recipelang.data.batch import Batch
 from recipelang.diagnostics import fault
 from recipelang.objectives import Positions, Term, resolve
 from recipelang.store.training_state import read_state, write_state
 from recipelang.types import TensorInfo
-from recipelang_torch import adapters, decode, memory, models, shard
+from recipelang_torch import adapters, decode, models, shard
 from recipelang_torch.arrays import XP, from_numpy, to_numpy, wide
 from recipelang_torch.models import Decoder
 from recipelang_torch.optimizer import AdamW

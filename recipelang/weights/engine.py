@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from recipelang import memory
 from recipelang.processors import processors
 from recipelang.weights.arrays import BUDGET_BYTES, Arrays
 from recipelang.weights.blocks import blocks_of
@@ -96,6 +97,7 @@ def run_region(
     The caller finishes the writers. Raises RecipeError: E0620 (infinities or NaN), E0621, E0735 (an
     input changed), E0851, E0852 (the disk); WrongNumbers where the device's are.
     """
+    memory.keep()
     memo: Memo = {}
     jobs = [job for operand, writer in outputs for job in _jobs(operand, writer, memo)]
     watchers, arrays = watchers or {}, arrays or host()
@@ -105,9 +107,12 @@ def run_region(
     run = _Run(jobs, budget, report, watchers, arrays)
     workers = threads or max(processors(), DEVICE_WORKERS if arrays.whole else 1)
     run.take_model_statistics(memo, workers)
-    with ThreadPoolExecutor(workers, thread_name_prefix="weights") as pool:
-        for future in [pool.submit(run.work) for _ in range(workers)]:
-            future.result()
+    try:
+        with ThreadPoolExecutor(workers, thread_name_prefix="weights") as pool:
+            for future in [pool.submit(run.work) for _ in range(workers)]:
+                future.result()
+    finally:
+        memory.give_back()
     return run.stats()
 
 
