@@ -19,6 +19,8 @@ __all__ = ["as_list", "as_object", "parse", "parse_object", "read_small", "reada
 
 MAX_DEPTH = 32
 MAX_BYTES = 100_000_000
+MAX_INTEGER = int(1e30)
+"""What transformers writes as the ``model_max_length`` of a tokenizer that has none."""
 AGAIN = "correct the file, or get it again from where it was published"
 
 
@@ -50,7 +52,7 @@ def parse(data: bytes, what: str, code: str) -> object:
         raise fault(code, f"`{what}`: `{name}` is not a number of JSON", help=AGAIN)
 
     def integer(text: str) -> int:
-        if len(text) > 20 or abs(int(text)) >= 1 << 64:
+        if len(text) > 32 or abs(int(text)) > MAX_INTEGER:
             raise fault(
                 code, f"`{what}`: the number `{readable(text, 24)}` is too large", help=AGAIN
             )

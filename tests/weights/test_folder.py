@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from recipelang.diagnostics import RecipeError
 from recipelang.weights.folder import INDEX, Folder
+from recipelang.weights.metadata import model_type
 
 CONFIG = {"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 2}
 
@@ -108,6 +109,8 @@ def test_pickles_are_refused_with_the_command_that_converts(tmp_path: Path) -> N
         ('{"hidden_size": "8"}', "E0728", "hidden_size"),
         ('{"hidden_size": 8, "hidden_size": 9}', "E0728", "defined twice"),
         ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "E0728", "nested too deeply"),
+        (f'{{"a": {10**31}}}', "E0728", "too large"),
+        (f'{{"a": {"9" * 10_000}}}', "E0728", "too large"),
         ("\ufeff{}", "E0728", "not JSON"),
         ("[]", "E0728", "an object"),
     ],
@@ -118,6 +121,14 @@ def test_hostile_configurations(text: str, code: str, words: str, tmp_path: Path
     found, message = code_of(tmp_path)
     assert found == code
     assert words in message
+
+
+def test_a_tokenizer_without_a_longest_text(tmp_path: Path) -> None:
+    """transformers writes 1e30, as a whole number, where a tokenizer has no longest text."""
+    folder = sharded(tmp_path)
+    settings = {"model_max_length": int(1e30), "chat_template": "{{ messages }}"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert model_type(str(folder), None).chat_template == "{{ messages }}"
 
 
 @pytest.mark.parametrize(
