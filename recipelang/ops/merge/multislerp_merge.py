@@ -80,11 +80,10 @@ def multislerp_merge(
     shares = normalised(weight) if normalize else list(weight)
     taken = used(shares)
     with_base = base is not None
-    mergekit = as_mergekit(shared)
     kept = [shares[i] for i in taken]
-    if len(taken) == 1 and (mergekit or kept == [1]):
+    if kept == [1]:
         return single(taken[0], len(shares), base=with_base)
-    solve = _mergekit if mergekit else _exact
+    solve = _mergekit if as_mergekit(shared) else _exact
     unread = unused(len(shares), taken)
     return gram_kernel(taken, lambda gram: solve(gram, kept), base=with_base, unread=unread)
 
