@@ -3,8 +3,8 @@
 Three things may differ. An output head that is apart in one model and tied to the embedding in the
 other (:mod:`recipelang.weights.embeddings`): the result's is apart. The number of rows of tensors
 with a row a token (:mod:`recipelang.weights.alignment`). And *buffers*, which follow from the
-configuration and are stored by some versions of some libraries only: where one model lacks a
-buffer, the result has the subject's, as it is, or none.
+configuration and are stored by some versions of some libraries only: the result has the subject's,
+as it is, or none.
 
 Example:
     >>> is_buffer("model.layers.0.self_attn.rotary_emb.inv_freq", (32,))

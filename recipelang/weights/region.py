@@ -238,9 +238,10 @@ def _of_step(step: Step, name: str, memo: Memo) -> Source:
     allow = step.fields.get("nonfinite") == "allow"
     moves = "moves_tensors" in step.operation.laws
     first, *others = _models(step)
-    lacking = name in first.tensors and not all(name in o.tensors for o in others)
-    if lacking and not moves and is_buffer(name, info.shape):
-        return _in_dtype(source_of(first, name, memo), info, allow)
+    lacking = not all(name in other.tensors for other in others)
+    follows = is_buffer(name, info.shape) and (lacking or info.dtype in FLOATS)
+    if name in first.tensors and not moves and follows:
+        return _in_dtype(source_of(first, name, memo), info, allow=True)
     if info.dtype not in FLOATS and not moves:
         sources = [source_of(o, name, memo) for o in _models(step) if name in o.tensors]
         return sources[0] if len(sources) == 1 else Equal(tuple(sources), info)

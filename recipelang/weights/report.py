@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from recipelang.store.files import translated
 from recipelang.types import DeltaType, ModelType
 from recipelang.weights.figures import InputSums, TensorSums
+from recipelang.weights.joining import is_buffer
 from recipelang.weights.kernel import Block
 from recipelang.weights.numbers import FLOATS, all_finite, widen
 from recipelang.weights.region import Cast, Combine, Memo, Operand, Source, Step, is_adapter
@@ -171,7 +172,9 @@ class _Tensor:
         self._name, self._info, self._finished = name, source.info, finished
         self._inputs, self._base = inputs, base
         self._read = [source for source in (*inputs, base) if source is not None]
-        self._refused = isinstance(source, Cast | Combine) and not source.allow
+        # What is refused needs no count, and infinities of a causal mask are meant.
+        refused = isinstance(source, Cast | Combine) and not source.allow
+        self._counts = not refused and not is_buffer(name, source.info.shape)
         self._whole = source.info.elements <= WHOLE
         self._every = max(1, min(EVERY, source.info.elements // STRETCH // LEAST))
         self._stretches, self._left = 0, source.info.elements
@@ -184,7 +187,7 @@ class _Tensor:
     ) -> None:  # fmt: skip
         """``result`` is as stored; ``stored(source, start, stop)`` gives elements of the same block
         of what it was made from."""
-        if not self._refused and not all_finite(result, self._info.dtype):
+        if self._counts and not all_finite(result, self._info.dtype):
             self._nonfinite += int(np.count_nonzero(~np.isfinite(result)))
         for start in range(0, result.size, STRETCH) if self._sums.count else ():
             stop = min(start + STRETCH, result.size)

@@ -384,3 +384,16 @@ def test_names_follow_content_ids() -> None:
     assert [o.name for o in old.renamed({"2f": "chat", "3f": "base"}).origins] == [
         "a", "chat", "base",
     ]  # fmt: skip
+
+
+def test_infinities_of_a_mask_are_meant(tmp_path: Path) -> None:
+    """GPT-NeoX in f16 stores its mask's value as an infinity; that is no sign of garbage."""
+    mask = "model.layers.0.attention.masked_bias"
+    base = random_model(1, SHAPES)
+    models = tuple(
+        Memory({**near(base, seed).arrays, mask: np.array([-np.inf], np.float16)}, base.config)
+        for seed in (2, 3)
+    )
+    sums, arrays = watched(step("linear-merge", {"inputs": models}), tmp_path)
+    assert arrays[mask].tolist() == [-np.inf]
+    assert sums[mask].nonfinite == 0

@@ -213,6 +213,24 @@ def test_buffers_that_some_models_store_are_the_subject_s(tmp_path: Path) -> Non
         compute(step("linear-merge", {"inputs": [full, shifted]}), tmp_path / "3")
 
 
+@pytest.mark.parametrize("verb", ["linear-merge", "task-arithmetic-merge"])
+def test_buffers_that_all_models_store_are_no_weights(verb: str, tmp_path: Path) -> None:
+    """GPT-NeoX in f16 stores -1e9 as an infinity, which is no fault and takes no part in sums."""
+    plain = random_model(1, EXPERTS, "F32")
+    mask, scores = "model.layers.0.attention.masked_bias", "model.layers.0.attention.bias"
+
+    def stored(seed: int) -> Memory:
+        buffers = {mask: np.array(-np.inf, np.float16), scores: np.full((1, 1, 2, 2), seed * 1.0)}
+        return Memory({**near(plain, seed).arrays, **buffers}, plain.config)
+
+    operands: dict[str, Any] = {"inputs": [stored(2), stored(3)]}
+    if verb != "linear-merge":
+        operands["base"] = [stored(4)]
+    got, _ = compute(step(verb, operands), tmp_path)
+    assert got[mask].tolist() == -np.inf
+    assert got[scores].tolist() == np.full((1, 1, 2, 2), 2.0).tolist()
+
+
 def tiny(kind: str) -> Any:
     """A random tiny model of a class of transformers."""
     import transformers as hf
