@@ -8,9 +8,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recipelang.cli._writing import add_output, write_output
+
+if TYPE_CHECKING:
+    from recipelang.types import ModelType
 
 __all__ = ["add_arguments", "run"]
 
@@ -29,13 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _depth(uri: str, revision: str, folder: str) -> int | None:
-    """The number of layers of a model that is on this machine."""
+def _known(uri: str, revision: str, folder: str) -> ModelType | None:
+    """The type of a model that is on this machine."""
     from recipelang.diagnostics import RecipeError
     from recipelang.weights.metadata import model_type
 
     try:
-        return model_type(uri, revision or None, folder=Path(folder)).layers
+        return model_type(uri, revision or None, folder=Path(folder))
     except RecipeError:  # the check of the recipe says what is wrong with it
         return None
 
@@ -53,11 +58,11 @@ def run(args: argparse.Namespace) -> int:
     folder = os.path.dirname(os.path.abspath(args.output)) if args.output else os.getcwd()
     paths = Paths(os.getcwd(), folder)
     target = args.publish_to if SCHEME.match(args.publish_to) else paths.local(args.publish_to)
-    text = None
+    text, known = None, cache(_known)
     if source is not None:
         text = import_yaml(
             source, sink, paths, publish_to=target if args.publish_to else "", exact=args.exact,
-            depth=lambda uri, revision: _depth(uri, revision, folder),
+            known=lambda uri, revision: known(uri, revision, folder),
         )  # fmt: skip
     if text is not None:
         try:

@@ -15,6 +15,7 @@ from recipelang.language.format import format_source
 from recipelang.language.tokens import lex
 from recipelang.ops.registry import lookup, verbs
 from recipelang.ops.spec import REQUIRED, Range
+from recipelang.types import ModelType, TensorInfo
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yml"))
 MERGES = {method.verb for method in METHODS.values()} - {"stack"}
@@ -23,12 +24,20 @@ ON_DISK = {"references"}
 """Cases that name folders, which are not there."""
 
 
-def imported(text: str, *, exact: bool = False, publish_to: str = "") -> tuple[str | None, Sink]:
-    """The recipe of a configuration, and what was said."""
+def imported(
+    text: str, *, exact: bool = False, publish_to: str = "", names: tuple[str, ...] = ()
+) -> tuple[str | None, Sink]:
+    """The recipe of a configuration, and what was said. All models have the tensors ``names``, if
+    they are known."""
     sink = Sink()
     paths = Paths("/work", "/work", exists=lambda path: False)
     source = Source("merge.yml", text)
-    return import_yaml(source, sink, paths, publish_to=publish_to, exact=exact), sink
+    model = ModelType(None, {name: TensorInfo("F32", (1,)) for name in names})
+    recipe = import_yaml(
+        source, sink, paths, publish_to=publish_to, exact=exact,
+        known=lambda uri, revision: model if names else None,
+    )  # fmt: skip
+    return recipe, sink
 
 
 def missing(recipe: str) -> set[str]:
@@ -166,6 +175,11 @@ def test_publish() -> None:
     assert text.endswith('\n\npublish merged to "out/\\"mine\\""\n')
 
 
+def deep(layers: int) -> ModelType:
+    """A model of which only the depth is known."""
+    return ModelType({"num_hidden_layers": layers})
+
+
 def test_whole_models_are_written_where_their_depth_is_known() -> None:
     """One slice of all layers is a merge of models; of some layers it is not."""
     whole = """\
@@ -178,17 +192,31 @@ slices:
 parameters: {t: [0, 1]}
 """
     paths = Paths("/work", "/work", exists=lambda path: False)
-    depths = {"hf:acme/a": 4, "hf:acme/b": 4}
-    text = import_yaml(
-        Source("m.yml", whole), Sink(), paths, depth=lambda uri, revision: depths[uri]
-    )  # fmt: skip
+    text = import_yaml(Source("m.yml", whole), Sink(), paths, known=lambda uri, revision: deep(4))
     assert text is not None
     assert text.splitlines()[-1] == (
         'merged = slerp-merge a with b { t = per { "*.layers.*" = gradient(0, 1), "*" = 0 } }'
     )
-    part = import_yaml(Source("m.yml", whole), Sink(), paths, depth=lambda uri, revision: 8)
+    part = import_yaml(Source("m.yml", whole), Sink(), paths, known=lambda uri, revision: deep(8))
     assert part is not None
     assert part.endswith("    -> stack\n")
+
+
+def test_filters_of_a_wider_scope_that_have_no_tensor_left_are_left_out() -> None:
+    """Which mergekit never reaches, and which nobody wrote to stand behind those of the model."""
+    text = """\
+merge_method: linear
+models:
+  - {model: acme/a, parameters: {weight: [{filter: model.layers, value: 1}]}}
+  - {model: acme/b, parameters: {weight: 2}}
+parameters: {weight: [{filter: layers, value: 3}, {filter: norm, value: 4}, {value: 5}]}
+"""
+    names = ("model.layers.0.mlp.weight", "model.norm.weight", "lm_head.weight")
+    for known, row in ((names, ""), ((), '"*layers*" = 3 ')):
+        recipe, _ = imported(text, names=known)
+        assert recipe is not None
+        rows = f'{{ "*model.layers*" = 1 {row}"*norm*" = 4 "*" = 5 }}'
+        assert rows in " ".join(recipe.replace(",", " ").split())
 
 
 def test_paths_are_relative_to_the_recipe() -> None:

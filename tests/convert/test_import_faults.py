@@ -333,6 +333,17 @@ def test_fault_of_a_module(name: str) -> None:
     assert words in f"{error.message} {error.help}"
 
 
+def test_modules_that_normalise_differently() -> None:
+    """A switch of the whole merge has one value, and a recipe would be refused for two."""
+    (error,) = refused(
+        "merge_method: ties\nbase_model: a/a\nparameters: {weight: 1}\nmodules:\n"
+        "  encoder: {models: [{model: a/b}], parameters: {normalize: ^true}}\n"
+        "  decoder: {models: [{model: a/b}], parameters: {normalize: false}}\n"
+    )
+    assert error.code == "E0746"
+    assert "`normalize` is one value" in error.message
+
+
 DOCUMENTS = {
     "twice": ("name: a\nSOUP---\n^name: a\nSOUP", "two documents are named `a`"),
     "two unnamed": ("SOUP---\n^SOUP", "two have no `name`"),

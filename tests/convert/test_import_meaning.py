@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from recipelang.checking import check_text
 from recipelang.ir.graph import Node
-from recipelang.weights.layers import stack_lengths
+from recipelang.weights.layers import layer_of, stack_lengths
 from recipelang.weights.varying import resolve
 from tests.convert.test_import import imported
 
@@ -46,10 +46,31 @@ partial = st.one_of(st.none(), points, conditions)
 total = st.one_of(points, st.tuples(conditions, points).map(lambda p: [*p[0], {"value": p[1]}]))
 
 
+OTHERS = {
+    "GPT-2": (
+        "h.{}.", ("attn.c_attn.weight", "attn.c_attn.bias", "ln_1.bias"),
+        ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias"),
+    ),
+    "GPT-NeoX": (
+        "gpt_neox.layers.{}.", ("attention.dense.bias", "mlp.dense.weight", "layernorm.weight"),
+        ("gpt_neox.embed_in.weight", "gpt_neox.final_layer_norm.bias", "embed_out.weight"),
+    ),
+    "BERT": (
+        "bert.encoder.layer.{}.", ("output.dense.weight", "output.LayerNorm.bias"),
+        ("bert.embeddings.LayerNorm.bias", "bert.pooler.dense.weight", "cls.predictions.bias"),
+    ),
+}  # fmt: skip
+"""Other architectures: what tensors of a layer are called, and those outside."""
+KNOWN = {
+    family: (*outside, *(prefix.format(i) + part for i in range(LAYERS) for part in parts))
+    for family, (prefix, parts, outside) in OTHERS.items()
+}
+
+
 def depth(name: str) -> float:
     """mergekit's t."""
-    parts = name.split(".")
-    return int(parts[2]) / (LAYERS - 1) if parts[1] == "layers" else 0.0
+    layer = layer_of(name)
+    return 0.0 if layer is None else layer / (LAYERS - 1)
 
 
 def at(value: Any, t: float) -> float:
@@ -74,9 +95,9 @@ def reference(scopes: Sequence[Any], name: str) -> float:
     raise AssertionError("a total setting takes every tensor")
 
 
-def merged(configuration: Mapping[str, Any]) -> Node:
+def merged(configuration: Mapping[str, Any], names: tuple[str, ...] = ()) -> Node:
     """The step of the imported recipe. JSON is YAML."""
-    text, sink = imported(json.dumps(configuration))
+    text, sink = imported(json.dumps(configuration), names=names)
     assert text is not None, [d.message for d in sink]
     program = check_text(text).program
     assert program is not None, text
@@ -131,3 +152,21 @@ def test_interpolation(t: Any) -> None:
     for name in TENSORS:
         found = resolve(node.attr("t"), name, stacks=stack_lengths(TENSORS), default=None)
         assert found == pytest.approx(reference([t], name)), name
+
+
+@pytest.mark.parametrize("family", OTHERS)
+@slowly
+@given(st.data())
+def test_weights_of_other_architectures(family: str, data: st.DataObject) -> None:
+    """Whose tensors are known: what stands outside the layers is told by their names."""
+    names = KNOWN[family]
+    parts = sorted({part for name in names for part in name.split(".") if not part.isdecimal()})
+    row = st.fixed_dictionaries({"filter": st.sampled_from(parts), "value": points})
+    rows = data.draw(st.lists(row, max_size=3))
+    setting = [*rows, {"value": data.draw(points)}]
+    models = [entry("org/a", weight=setting), entry("org/b", weight=1)]
+    node = merged({"merge_method": "linear", "models": models}, names)
+    for name in names:
+        found = resolve(node.attr("weight"), name, stacks=stack_lengths(names), default=1.0)
+        assert isinstance(found, tuple)
+        assert found[0] == pytest.approx(reference([setting], name)), (name, setting)

@@ -24,7 +24,7 @@ from recipelang.convert.mergekit.documents import ordered
 from recipelang.convert.mergekit.from_recipe import export_yaml
 from recipelang.convert.mergekit.names import Paths
 from recipelang.convert.mergekit.read import read_configuration
-from recipelang.convert.mergekit.to_recipe import Depth, write_recipe
+from recipelang.convert.mergekit.to_recipe import Known, write_recipe
 from recipelang.convert.yaml_tree import read_documents
 from recipelang.diagnostics import Diagnostic, Sink, Source
 from recipelang.language.reading import screen
@@ -36,13 +36,14 @@ MAX_DOCUMENTS: Final = 100
 
 def import_yaml(
     source: Source, sink: Sink, paths: Paths, *, publish_to: str = "", exact: bool = False,
-    depth: Depth = lambda uri, revision: None,
+    known: Known = lambda uri, revision: None,
 ) -> str | None:  # fmt: skip
     """The recipe that says what a configuration says; None where it has faults (in the sink).
 
     ``publish_to`` is a URI as the recipe writes it. ``exact`` writes ``compat = mergekit`` where
-    recipelang defines a method otherwise; without it one note names the differences. ``depth``
-    tells how many layers a model has: one slice of all layers is then written as whole models.
+    recipelang defines a method otherwise; without it one note names the differences. ``known``
+    gives the types of models: one slice of all layers is then written as whole models, and values
+    that vary by tensor fit the names of the tensors.
     """
     source = screen(source, sink)
     documents = None if sink.has_errors else read_documents(source, sink)
@@ -60,7 +61,7 @@ def import_yaml(
     name = "".join(c if c.isprintable() else " " for c in os.path.basename(source.path))
     title = f"Imported from {name}, a configuration of mergekit."
     text = write_recipe(
-        order, paths, depth, sink, title=title, publish_to=publish_to, exact=exact
+        order, paths, known, sink, title=title, publish_to=publish_to, exact=exact
     )  # fmt: skip
     if text is not None and not exact:
         _note_differences(order, sink)

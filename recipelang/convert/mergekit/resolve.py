@@ -146,6 +146,12 @@ def _joined(names: Sequence[str], merges: Sequence[Merge], sink: Sink) -> Merge:
         name: _by_module(names, [merge.shared[name] for merge in merges], sink)
         for name in first.shared
     }
+    for name, setting in shared.items():
+        parameter = first.method.parameter(name)
+        if parameter is not None and not parameter.varies and len(setting) > 1:
+            message = f"`{name}` is one value for the whole merge in a recipe"
+            place = next((e.span for e in setting if e.span is not None), first.span)
+            sink.error("E0746", message, place, help="write the same value for all modules")
     return replace(first, inputs=inputs, shared=shared)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from recipelang.convert.mergekit.methods import Parameter, Value
@@ -40,13 +40,15 @@ class Entry:
     """A value for the tensors whose names hold ``filter`` (None: for all).
 
     ``points`` is one value, or several that are spread over the layers. ``span`` is None for
-    mergekit's own default. With ``module`` it holds for the tensors of that module only.
+    mergekit's own default. With ``module`` it holds for the tensors of that module only. ``wider``:
+    it is of a wider scope than entries before it.
     """
 
     filter: str | None
     points: tuple[Value, ...]
     span: Span | None = field(default=None, compare=False)
     module: str = ""
+    wider: bool = field(default=False, compare=False)
 
 
 Setting: TypeAlias = tuple[Entry, ...]
@@ -77,7 +79,8 @@ def chained(scopes: Iterable[Setting | None]) -> Setting:
     without those that earlier ones leave no tensor."""
     found: list[Entry] = []
     for setting in scopes:
-        for entry in setting or ():
+        wider = bool(found)
+        for entry in (replace(each, wider=wider) for each in setting or ()):
             if entry.filter is None:
                 return (*found, entry)
             if not any(earlier.filter in entry.filter for earlier in found if earlier.filter):

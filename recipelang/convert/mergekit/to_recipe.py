@@ -28,22 +28,23 @@ from recipelang.convert.mergekit.varying import Reach, splits, written
 from recipelang.convert.mergekit.vocabulary import vocabulary_of
 from recipelang.diagnostics import Sink, Source
 from recipelang.language.format import format_source
+from recipelang.types import ModelType
 
-__all__ = ["Depth", "write_recipe"]
+__all__ = ["Known", "write_recipe"]
 
-Depth = Callable[[str, str], "int | None"]
-"""The number of layers of the model at a URI and revision, None where it is not known."""
+Known = Callable[[str, str], "ModelType | None"]
+"""The type of the model at a URI and revision, None where it is not known."""
 FIRST_VALUE: Final = "# Outside the layers mergekit takes the first value of a gradient."
 BY_MODULE: Final = "# mergekit's modules, by a component of their tensors' names."
 
 
 def write_recipe(
-    configurations: Sequence[Configuration], paths: Paths, depth: Depth, sink: Sink, *,
+    configurations: Sequence[Configuration], paths: Paths, known: Known, sink: Sink, *,
     title: str, publish_to: str = "", exact: bool = False,
 ) -> str | None:  # fmt: skip
     """The recipe of configurations, each after those that it uses; None where one cannot be
     expressed (E0745, E0746 in the sink). ``publish_to`` is where the last one goes."""
-    writer = Writer(paths, depth, sink, exact)
+    writer = Writer(paths, known, sink, exact)
     writer.merges = {c.name: writer.names.new(c.name) for c in configurations if c.name}
     for configuration in configurations:
         writer.write(configuration)
@@ -60,7 +61,7 @@ class Writer:
     """What was written so far, and the names of it."""
 
     paths: Paths
-    depth: Depth
+    known: Known
     sink: Sink
     exact: bool
     names: Names = field(default_factory=Names)
@@ -123,17 +124,35 @@ class Writer:
             for one in (*merge.inputs, *([merge.base] if merge.base else []))
         )
 
-    def _layers(self, reference: Reference) -> int | None:
+    def _type(self, reference: Reference) -> ModelType | None:
         if reference.model.path in self.merges:
             return None
-        return self.depth(self.paths.uri(reference.model), reference.model.revision)
+        return self.known(self.paths.uri(reference.model), reference.model.revision)
+
+    def _layers(self, reference: Reference) -> int | None:
+        found = self._type(reference)
+        return found.layers if found else None
+
+    def _tensors(self, merge: Merge) -> tuple[str, ...]:
+        """The names of the tensors, by the first model of the merge that is known."""
+        for one in (*([merge.base] if merge.base else []), *merge.inputs):
+            found = self._type(one.model)
+            if found is not None and found.tensors:
+                return tuple(found.tensors)
+        return ()
+
+    def _reach(self, merge: Merge, place: int = 0, count: int = 1) -> Reach:
+        """What the values of a merge are for that is one slice of several."""
+        layers = merge.layers
+        several = layers is None or layers[1] - layers[0] > 1
+        return Reach(several, place == 0, place == count - 1, self._tensors(merge))
 
     def _whole(self, name: str, configuration: Configuration, merge: Merge) -> None:
         """A merge of whole models."""
-        one = copied(merge)
+        one, reach = copied(merge), self._reach(merge)
         if one is None:
-            self._comment(merge, Reach())
-            self.lines.append(self._merge(name, configuration, merge, Reach()))
+            self._comment(merge, reach)
+            self.lines.append(self._merge(name, configuration, merge, reach))
             return
         vocabulary_of(configuration, merge, self.sink)
         scale, dtype = scale_of(merge), _dtype(configuration)
@@ -141,8 +160,8 @@ class Writer:
         if scale is None:
             self.lines.append(f"{name} = " + (f"cast {source}{Block(dtype)}" if dtype else source))
             return
-        self._comment(merge, Reach())
-        fields = {"scale": (written(scale, Reach()), ""), **dtype}
+        self._comment(merge, reach)
+        fields = {"scale": (written(scale, reach), ""), **dtype}
         self.lines.append(f"{name} = stack {source}{Block(fields)}")
 
     def _stacked(
@@ -151,7 +170,7 @@ class Writer:
         """Slices on top of each other: merges of layers, and layers as they are."""
         count = len(merges)
         if count == 1 and copied(merges[0]) is None:
-            reach = _reach(merges[0], 0, 1)
+            reach = self._reach(merges[0])
             self._comment(merges[0], reach)
             text = self._merge(name, configuration, merges[0], reach)
             self.lines.append(f"{text}\n    -> stack")
@@ -160,7 +179,7 @@ class Writer:
         common = scales[0] if all(scale == scales[0] for scale in scales) else None
         parts: list[str] = []
         for place, merge in enumerate(merges):
-            reach = _reach(merge, place, count)
+            reach = self._reach(merge, place, count)
             one = copied(merge)
             if one is None:
                 self._comment(merge, reach)
@@ -173,7 +192,7 @@ class Writer:
             self._check_scale(scales[place], count)
             scale = f"(scale = {written(own, reach)})" if own else ""
             parts.append(operand(one, self.name) + scale)
-        fields = {"scale": (written(common, Reach()), "")} if common else {}
+        fields = {"scale": (written(common, self._reach(merges[0])), "")} if common else {}
         if any(copied(merge) is not None for merge in merges):
             fields |= _dtype(configuration)
         self.lines.append(sentence(name, "stack", parts, "", Block(fields)))
@@ -207,12 +226,6 @@ def _dtype(configuration: Configuration) -> dict[str, tuple[str, str]]:
     """How the result is stored; what mergekit computes in has no place in a recipe."""
     stored = configuration.out_dtype or configuration.dtype
     return {"dtype": (stored, "")} if stored else {}
-
-
-def _reach(merge: Merge, place: int, count: int) -> Reach:
-    layers = merge.layers
-    several = layers is None or layers[1] - layers[0] > 1
-    return Reach(several, first=place == 0, last=place == count - 1)
 
 
 def _without_layers(merge: Merge) -> Merge:

@@ -13,7 +13,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -22,10 +22,12 @@ from recipelang.convert.mergekit.methods import Value
 from recipelang.convert.mergekit.settings import Entry, Setting
 from recipelang.language.patterns import matches
 from recipelang.values import number_text
+from recipelang.weights.layers import layer_of, stack_of
 
 __all__ = ["Reach", "constant", "percent", "plain", "splits", "written"]
 
-INSIDE: Final = tuple(
+OUTSIDE: Final = ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight")
+TYPICAL: Final = OUTSIDE + tuple(
     f"model.layers.0.{name}"
     for name in (
         "self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight",
@@ -34,20 +36,22 @@ INSIDE: Final = tuple(
         "mlp.down_proj.weight", "input_layernorm.weight", "post_attention_layernorm.weight",
     )
 )  # fmt: skip
-OUTSIDE: Final = ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight")
-"""What most decoders call their tensors. They say only which form of a value is written: one that
-names a tensor that a model has not is an error when the recipe is checked."""
+"""What most decoders call their tensors, for models that are not on this machine. They say only
+which form of a value is written: one that names a tensor that a model has not is an error when the
+recipe is checked."""
 LAYERED: Final = "*.layers.*"
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
     """The layers that a value is for: whether they are several, and whether they are the first and
-    the last of the model, which the tensors outside the layers go with."""
+    the last of the model, which the tensors outside the layers go with. ``names`` are the model's
+    tensors, empty where they are not known."""
 
     several: bool = True
     first: bool = True
     last: bool = True
+    names: tuple[str, ...] = ()
 
 
 def plain(value: Value) -> str:
@@ -82,6 +86,8 @@ def written(setting: Setting, reach: Reach, show: Callable[[Value], str] = plain
         return show(single)
     rows: dict[str, tuple[Value, ...]] = {}
     for place, entry in enumerate(setting):
+        if rows and _is_idle(entry, setting[:place], reach):
+            continue
         for pattern, points in _rows(entry, setting[:place], reach):
             rows.setdefault(pattern, points)
     if list(rows) == ["*"]:
@@ -103,30 +109,51 @@ def _rows(entry: Entry, before: Setting, reach: Reach) -> list[tuple[str, tuple[
     matters = reach.last or (reach.first and not reach.several)
     if not matters or len(set(entry.points)) == 1 or inside[-1] == outside[0]:
         return [(_pattern(entry), inside)]
-    if not _reaches(entry, before, OUTSIDE):
+    mine = _left(entry, before, reach.names or TYPICAL)
+    layered = [name for name in mine if layer_of(name) is not None]
+    if len(layered) == len(mine):
         return [(_pattern(entry), inside)]
-    if not _reaches(entry, before, INSIDE):
+    if not layered:
         return [(_pattern(entry), outside)]
-    return [(_layered(entry.filter), inside), (_pattern(entry), outside)]
+    return [
+        *((glob, inside) for glob in _layered(entry.filter, layered)),
+        (_pattern(entry), outside),
+    ]
 
 
-def _layered(filter: str | None) -> str:
-    """The glob for the tensors in layers whose names hold the filter, before the layer's number or
-    behind it."""
-    if filter is None:
-        return LAYERED
-    behind, before = f"{LAYERED}{filter}*", f"*{filter}*layers.*"
-    held = [name for name in INSIDE if filter in name]
-    return behind if all(matches(behind, name) for name in held) else before
+def _layered(filter: str | None, names: Sequence[str]) -> list[str]:
+    """The globs for these tensors in layers, whose names hold the filter in that of their stack or
+    behind it.
+
+    >>> _layered(None, ["h.0.mlp.weight"]), _layered("w", ["bert.encoder.layer.0.output.weight"])
+    (['h.*'], ['*.layer.*w*'])
+    """
+    found: list[str] = []
+    for stack in dict.fromkeys(stack_of(name) or "" for name in names):
+        own = stack.rpartition(".")[2]
+        layers = f"*.{own}.*" if own != stack else f"{own}.*"
+        behind = filter is not None and filter not in f"{stack}."
+        found.append(f"{layers}{filter}*" if behind else layers)
+    return list(dict.fromkeys(found))
 
 
-def _reaches(entry: Entry, before: Setting, names: tuple[str, ...]) -> bool:
-    """Whether any of the names is left to this entry."""
-    taken = [e.filter for e in before if e.filter is not None]
-    return any(
-        (entry.filter is None or entry.filter in name) and not any(f in name for f in taken)
-        for name in names
-    )
+def _left(entry: Entry, before: Setting, names: Sequence[str]) -> list[str]:
+    """The tensors that the entry is for: its pattern matches, and that of no earlier one."""
+    pattern, taken = _pattern(entry), [_pattern(e) for e in before]
+    return [
+        name for name in names
+        if matches(pattern, name) and not any(matches(other, name) for other in taken)
+    ]  # fmt: skip
+
+
+def _is_idle(entry: Entry, before: Setting, reach: Reach) -> bool:
+    """Whether no known tensor is left to an entry that nobody wrote for just these: one for the
+    rest, of a wider scope, or of a scope that all modules share."""
+    if _left(entry, before, reach.names):
+        return False
+    if any(each.module for each in (entry, *before)):
+        return bool(reach.names)
+    return (entry.wider or entry.filter is None) and bool(_left(entry, (), reach.names))
 
 
 def _pattern(entry: Entry) -> str:
