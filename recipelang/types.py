@@ -29,6 +29,7 @@ __all__ = [
     "TokenizerType",
     "Type",
     "is_partial",
+    "layers_key",
     "type_name",
 ]
 
@@ -43,6 +44,11 @@ DTYPE_NAMES: Mapping[str, str] = {
     "float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16",
 }  # fmt: skip
 """The dtype names a recipe may write, and the safetensors name of each."""
+
+
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers")
+"""What configurations call the number of layers: most of them, GPT-2 and BLOOM, MPT and
+DistilBERT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +132,8 @@ class ModelType:
 
     @property
     def layers(self) -> int | None:
-        """``num_hidden_layers`` of the configuration."""
-        value = (self.config or {}).get("num_hidden_layers")
+        """``num_hidden_layers`` of the configuration, or what its architecture calls so."""
+        value = (self.config or {}).get(layers_key(self.config or {}))
         return value if isinstance(value, int) else None
 
     @property
@@ -135,6 +141,15 @@ class ModelType:
         """``model_type`` of the configuration, such as ``llama``."""
         value = (self.config or {}).get("model_type")
         return value if isinstance(value, str) else None
+
+
+def layers_key(config: Mapping[str, object]) -> str:
+    """The key of a configuration that holds the number of layers.
+
+    >>> layers_key({"n_layer": 12}), layers_key({"num_hidden_layers": 12})
+    ('n_layer', 'num_hidden_layers')
+    """
+    return next((key for key in LAYER_COUNTS if key in config), LAYER_COUNTS[0])
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from recipelang.run.publish import MARKER, is_published
 from recipelang.run.sampling import find_model
 from recipelang.run.soup_reports import SoupReport, read_soup
 from recipelang.store import Store
-from recipelang.types import ModelType
+from recipelang.types import ModelType, layers_key
 from recipelang.values import canonical
 from recipelang.weights.figures import MergeReport, read_report
 from recipelang.weights.metadata import checkpoint_type
@@ -83,7 +83,8 @@ class Info:
     def sizes(self) -> dict[str, object]:
         """The sizes that the configuration tells, such as ``hidden``."""
         config = self.type.config or {}
-        return {name: config[key] for name, key in SIZES if key in config}
+        config = {**config, "num_hidden_layers": config.get(layers_key(config))}
+        return {name: config[key] for name, key in SIZES if config.get(key) is not None}
 
     def to_json(self) -> dict[str, object]:
         """As ``recipe info --format json`` prints it."""

@@ -22,7 +22,8 @@ NAMES_CODE = ("auto_map", "model_file", "custom_pipelines", "trust_remote_code")
 SIZES = {
     "num_hidden_layers": 10_000, "hidden_size": 1 << 24, "intermediate_size": 1 << 26,
     "num_attention_heads": 1 << 16, "num_key_value_heads": 1 << 16, "head_dim": 1 << 16,
-    "vocab_size": 1 << 26, "max_position_embeddings": 1 << 40,
+    "vocab_size": 1 << 26, "max_position_embeddings": 1 << 40, "n_layer": 10_000,
+    "n_layers": 10_000,
 }  # fmt: skip
 LAYER_LISTS = ("layer_types", "no_rope_layers", "sliding_window_layers", "mlp_layer_types")
 """Keys whose value is a list with one element a layer."""

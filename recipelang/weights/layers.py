@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from recipelang.ops.spec import Fault
-from recipelang.types import ModelType, TensorInfo
+from recipelang.types import ModelType, TensorInfo, layers_key
 from recipelang.weights.config import LAYER_LISTS, LAYER_NUMBERS, LEADING_LAYERS
 from recipelang.weights.strict_json import as_list
 
@@ -151,8 +151,9 @@ def _select_tensors(
 
 
 def _select_config(config: Mapping[str, object], keep: Sequence[int]) -> dict[str, object]:
-    count = config["num_hidden_layers"]
-    changed = dict(config) | {"num_hidden_layers": len(keep)}
+    key = layers_key(config)
+    count = config[key]
+    changed = dict(config) | {key: len(keep)}
     for key in LAYER_LISTS:
         value = as_list(config.get(key))
         if value is not None and len(value) == count:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from recipelang.ops.spec import Fault
-from recipelang.types import ModelType, TensorInfo
+from recipelang.types import ModelType, TensorInfo, layers_key
 from recipelang.weights.compatibility import check_stackable
 from recipelang.weights.config import LAYER_LISTS, LAYER_NUMBERS, LEADING_LAYERS
 from recipelang.weights.layers import count_layers, layer_of, renumbered, stands_before
@@ -110,7 +110,8 @@ def _tensors(slices: Sequence[Slice], depths: Sequence[int]) -> dict[str, Tensor
 
 def _config(slices: Sequence[Slice], depths: Sequence[int]) -> dict[str, object]:
     """The first configuration with the number of layers and what there is of each."""
-    config = dict(slices[0].model.config or {}) | {"num_hidden_layers": sum(depths)}
+    config = dict(slices[0].model.config or {})
+    config[layers_key(config)] = sum(depths)
     for key in LAYER_LISTS:
         kinds = _kinds(key, slices, depths)
         if kinds is not None:

@@ -315,6 +315,16 @@ def test_a_width_that_no_key_tells_is_found(tmp_path: Path) -> None:
         stack(model(1), Memory(narrow, CONFIG))
 
 
+@pytest.mark.parametrize("key", ["n_layer", "n_layers"])
+def test_other_words_for_the_number_of_layers(key: str) -> None:
+    """GPT-2's and DistilBERT's; the result's configuration says it in the same words."""
+    config = {**CONFIG, key: DEPTH}
+    del config["num_hidden_layers"]
+    other = Memory(model(1).arrays, config)
+    part = layers(other, 1, 3)
+    assert stack(part, other).config == {**config, key: DEPTH + 2}
+
+
 def test_a_model_that_does_not_say_how_deep_it_is() -> None:
     """Without the number of layers nothing is taken or stacked."""
     bare = Memory(model(1).arrays, {"hidden_size": 6})

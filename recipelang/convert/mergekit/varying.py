@@ -86,7 +86,7 @@ def written(setting: Setting, reach: Reach, show: Callable[[Value], str] = plain
         return show(single)
     rows: dict[str, tuple[Value, ...]] = {}
     for place, entry in enumerate(setting):
-        if rows and _is_idle(entry, setting[:place], reach):
+        if _is_idle(entry, setting[:place], reach):
             continue
         for pattern, points in _rows(entry, setting[:place], reach):
             rows.setdefault(pattern, points)
