@@ -55,6 +55,11 @@ OTHERS = {
         "gpt_neox.layers.{}.", ("attention.dense.bias", "mlp.dense.weight", "layernorm.weight"),
         ("gpt_neox.embed_in.weight", "gpt_neox.final_layer_norm.bias", "embed_out.weight"),
     ),
+    "T5": (
+        "encoder.block.{}.", ("layer.0.SelfAttention.q.weight", "layer.1.layer_norm.weight"),
+        (*(f"decoder.block.{i}.layer.0.SelfAttention.q.weight" for i in range(LAYERS)),
+         "encoder.final_layer_norm.weight", "decoder.final_layer_norm.weight", "shared.weight"),
+    ),
     "BERT": (
         "bert.encoder.layer.{}.", ("output.dense.weight", "output.LayerNorm.bias"),
         ("bert.embeddings.LayerNorm.bias", "bert.pooler.dense.weight", "cls.predictions.bias"),

@@ -109,30 +109,35 @@ def _rows(entry: Entry, before: Setting, reach: Reach) -> list[tuple[str, tuple[
     matters = reach.last or (reach.first and not reach.several)
     if not matters or len(set(entry.points)) == 1 or inside[-1] == outside[0]:
         return [(_pattern(entry), inside)]
-    mine = _left(entry, before, reach.names or TYPICAL)
+    names = reach.names or TYPICAL
+    mine = _left(entry, before, names)
     layered = [name for name in mine if layer_of(name) is not None]
     if len(layered) == len(mine):
         return [(_pattern(entry), inside)]
     if not layered:
         return [(_pattern(entry), outside)]
-    return [
-        *((glob, inside) for glob in _layered(entry.filter, layered)),
-        (_pattern(entry), outside),
-    ]
+    globs = _layered(entry.filter, layered, names)
+    return [*((glob, inside) for glob in globs), (_pattern(entry), outside)]
 
 
-def _layered(filter: str | None, names: Sequence[str]) -> list[str]:
-    """The globs for these tensors in layers, whose names hold the filter in that of their stack or
-    behind it.
+def _layered(filter: str | None, mine: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The globs for ``mine`` of the tensors: those in layers whose names hold the filter, in the
+    name of their stack or behind it.
 
-    >>> _layered(None, ["h.0.mlp.weight"]), _layered("w", ["bert.encoder.layer.0.output.weight"])
-    (['h.*'], ['*.layer.*w*'])
+    >>> names = ["h.0.mlp.weight"], ["encoder.block.0.wi.weight", "decoder.block.0.wi.weight"]
+    >>> _layered(None, names[0], names[0]), _layered("wi", names[1], names[1])
+    (['h.*'], ['*.block.*wi*'])
+    >>> _layered("enc", names[1][:1], names[1])
+    ['encoder.block.*']
     """
+    stacks = {stack for name in names if (stack := stack_of(name))}
     found: list[str] = []
-    for stack in dict.fromkeys(stack_of(name) or "" for name in names):
+    for stack in dict.fromkeys(stack_of(name) or "" for name in mine):
         own = stack.rpartition(".")[2]
-        layers = f"*.{own}.*" if own != stack else f"{own}.*"
         behind = filter is not None and filter not in f"{stack}."
+        alike = sum(other.rpartition(".")[2] == own for other in stacks)
+        whole = own == stack or (filter is not None and not behind and alike > 1)
+        layers = f"{stack}.*" if whole else f"*.{own}.*"
         found.append(f"{layers}{filter}*" if behind else layers)
     return list(dict.fromkeys(found))
 
