@@ -29,7 +29,7 @@ from recipelang.language.clauses import (
 from recipelang.language.contexts import warn_of_length
 from recipelang.language.fields import Owner
 from recipelang.language.inputs import per_input_fields
-from recipelang.language.patterns import hidden, unmatched
+from recipelang.language.patterns import hidden, matches, unmatched
 from recipelang.language.remarks import remark_on_weights
 from recipelang.language.report import report_fault
 from recipelang.language.scope import Scope
@@ -38,7 +38,7 @@ from recipelang.language.values import (
     POISON,
     Elaborated,
 )
-from recipelang.ops.spec import Fault, Operation
+from recipelang.ops.spec import REQUIRED, Fault, Mark, Operation
 from recipelang.program import nodes_of
 from recipelang.types import ModelType
 from recipelang.values import Attr, Form
@@ -203,7 +203,10 @@ def _check_patterns(phrase: Phrase, made: Elaborated) -> None:
         value = phrase.given.values.get(spec.name) if spec.per_tensor else None
         for form in value if isinstance(value, tuple) else (value,):
             if isinstance(form, Form) and form.name == "per":
-                _check_per(phrase, spec.name, [name for name, _ in form.args], tensors)
+                patterns = [name for name, _ in form.args]
+                _check_per(phrase, spec.name, patterns, tensors)
+                if isinstance(spec.default, Mark) and spec.default is REQUIRED:
+                    _check_rest(phrase, spec.name, patterns, tensors)
 
 
 def _check_per(phrase: Phrase, field: str, patterns: list[str], tensors: Collection[str]) -> None:
@@ -217,6 +220,16 @@ def _check_per(phrase: Phrase, field: str, patterns: list[str], tensors: Collect
         message = f"the pattern `{pattern}` is never reached: `{first}` takes what it matches"
         help = "the first match wins: put the narrower pattern first"
         phrase.error("E0514", message, _pattern_span(phrase, field, pattern), help=help)
+
+
+def _check_rest(phrase: Phrase, field: str, patterns: list[str], tensors: Collection[str]) -> None:
+    """E0503 for tensors that no pattern names, where the field has no default for them."""
+    rest = [name for name in tensors if not any(matches(pattern, name) for pattern in patterns)]
+    if rest:
+        more = f" and {len(rest) - 1} more tensors" if len(rest) > 1 else ""
+        message = f"`{field}` has no value for `{rest[0]}`{more}, which no pattern matches"
+        span = phrase.given.spans.get(field, phrase.head)
+        phrase.error("E0503", message, span, help='end it with a row for the rest: `"*" = ...`')
 
 
 def _pattern_span(phrase: Phrase, field: str, pattern: str) -> Span:

@@ -68,6 +68,9 @@ MISTAKES: dict[str, tuple[str, str]] = {
         'm = extract-adapter a from base { rank = 2, targets = «["k_proj"]» }', "E0555",
     ),
     "a parameter that is required": ("m = «slerp-merge» a with b", "E0503"),
+    "tensors without a value that is required": (
+        'm = slerp-merge a with b { t = «per { "mlp" = 0.5 }» }', "E0503",
+    ),
     "a misspelt method": ("m = «linaer-merge» a with b", "E0202"),
     "a misspelt field": ("m = ties-merge a with b { «densty» = 0.5 }", "E0501"),
     "a misspelt parameter of an input": ("m = ties-merge a(«wieght» = 0.5) with b", "E0510"),
