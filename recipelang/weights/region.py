@@ -239,8 +239,8 @@ def _of_step(step: Step, name: str, memo: Memo) -> Source:
     moves = "moves_tensors" in step.operation.laws
     first, *others = _models(step)
     lacking = not all(name in other.tensors for other in others)
-    follows = is_buffer(name, info.shape) and (lacking or info.dtype in FLOATS)
-    if name in first.tensors and not moves and follows:
+    buffer = is_buffer(name, info.shape)
+    if name in first.tensors and not moves and buffer and (lacking or info.dtype in FLOATS):
         return _in_dtype(source_of(first, name, memo), info, allow=True)
     if info.dtype not in FLOATS and not moves:
         sources = [source_of(o, name, memo) for o in _models(step) if name in o.tensors]
@@ -249,10 +249,10 @@ def _of_step(step: Step, name: str, memo: Memo) -> Source:
     if isinstance(made, Copy):
         source = _tensor(step, (made.role, made.index), made.name or name, memo)
         assert source is not None
-        if made.factor != 1 and info.dtype in FLOATS:
+        if made.factor != 1 and info.dtype in FLOATS and not buffer:
             kernel = _scaled(made.factor)
             return Combine(kernel, {"of": (source,)}, info, (), allow, step.operation.verb)
-        return _in_dtype(source, info, allow)
+        return _in_dtype(source, info, allow or buffer)
     named = {(role, i): n for role, i, n in made.named} if isinstance(made, Kernel) else {}
     inputs = read_once(inputs_of(step, name, memo, named))
     law = "keeps_base" in step.operation.laws and not (isinstance(made, Kernel) and made.model)

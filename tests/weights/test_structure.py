@@ -229,6 +229,10 @@ def test_buffers_that_all_models_store_are_no_weights(verb: str, tmp_path: Path)
     got, _ = compute(step(verb, operands), tmp_path)
     assert got[mask].tolist() == -np.inf
     assert got[scores].tolist() == np.full((1, 1, 2, 2), 2.0).tolist()
+    stack = step("stack", {"inputs": operands["inputs"][:1]}, scale=(0.5,), dtype="f16")
+    got, _ = compute(stack, tmp_path / "scaled")
+    assert got[mask].tolist() == -np.inf
+    assert got[scores].tolist() == np.full((1, 1, 2, 2), 2.0).tolist()
 
 
 def tiny(kind: str) -> Any:
