@@ -165,6 +165,10 @@ REFUSALS = {
         'm = ^linear-merge a(weight = per { "*mlp*up*" = 0.5, "*" = 1 }) with b\n',
         "no part of a name",
     ),
+    "a required value for some tensors": (
+        'm = ^slerp-merge a with b { t = per { "*mlp*" = 0.5 } }\n',
+        '`"*" = ...`',
+    ),
     "the last value": (
         "m = ^linear-merge a(weight = gradient(0, 1)) with b\n",
         'write `"*.layers.*" = gradient(...), "*" = ...`',

@@ -55,6 +55,11 @@ def setting(value: Attr, known: Known, default: Attr = None) -> Setting:
         return _plain(value)
     rows = value.args if value.name == "per" else (("*", value),)
     if all(pattern != "*" for pattern, _ in rows):
+        if default is None:
+            raise Inexpressible(
+                "no pattern gives a value to the rest of the tensors",
+                'end it with a row for them: `"*" = ...`',
+            )
         rows = (*rows, ("*", default))
     entries: list[dict[str, Setting]] = []
     for place, (pattern, inner) in enumerate(rows):
