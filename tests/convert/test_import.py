@@ -168,6 +168,17 @@ def test_a_switch_without_effect_is_left_out() -> None:
     assert "row_wise = true" in text
 
 
+@pytest.mark.parametrize(("share", "copy"), [("1", "a"), ("0.5", "base")])
+def test_sce_of_one_model_is_a_copy(share: str, copy: str) -> None:
+    """Which mergekit gives: the model, or the base where it is to select."""
+    recipe, _ = imported(
+        "merge_method: sce\nbase_model: acme/base\nmodels: [{model: acme/a}]\n"
+        f"parameters: {{select_topk: {share}}}\ndtype: float16\n"
+    )
+    assert recipe is not None
+    assert recipe.splitlines()[-1] == f"merged = cast {copy} {{ dtype = f16 }}"
+
+
 def test_publish() -> None:
     """The last merge is published."""
     text, _ = imported(TIES, publish_to='out/"mine"')

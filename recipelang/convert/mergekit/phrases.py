@@ -84,6 +84,9 @@ def copied(merge: Merge) -> Operand | None:
     if not merge.inputs:
         return merge.base
     alone = merge.inputs[0] if len(merge.inputs) == 1 else None
+    if merge.method.name == "sce" and alone is not None:
+        share = constant(merge.shared["select_topk"])  # nothing varies, so none is selected
+        return alone if share == 1 else merge.base if share is not None else None
     if merge.method.name in ("linear", "karcher", "passthrough"):
         return alone
     return alone if merge.method.name == "multislerp" else None
