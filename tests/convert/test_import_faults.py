@@ -333,6 +333,17 @@ def test_fault_of_a_module(name: str) -> None:
     assert words in f"{error.message} {error.help}"
 
 
+def test_modules_of_more_models_than_the_method_takes() -> None:
+    """A weight of zero keeps a model out of a module, but not out of the count."""
+    (error,) = refused(
+        "merge_method: nuslerp\nparameters: {weight: 1}\nmodules:\n"
+        "  encoder: {models: [{model: a/a}, {model: a/b}]}\n"
+        "  decoder: {^models: [{model: a/a}, {model: a/c}]}\n"
+    )
+    assert error.code == "E0746"
+    assert "more than `nuslerp`" in error.message
+
+
 def test_modules_that_normalise_differently() -> None:
     """A switch of the whole merge has one value, and a recipe would be refused for two."""
     (error,) = refused(

@@ -138,6 +138,10 @@ def _joined(names: Sequence[str], merges: Sequence[Merge], sink: Sink) -> Merge:
             message = f"modules of different models, and `{merge.method.name}` has no weights"
             sink.error("E0746", message, merge.span)
             return first
+    if first.method.most is not None and len(models) > first.method.most:
+        message = f"modules of different models, more than `{first.method.name}` merges at once"
+        sink.error("E0746", message, first.span)
+        return first
     inputs = tuple(
         Operand(model, None, _values_of(model, first.method, names, merges, sink))
         for model in models
