@@ -159,6 +159,17 @@ def test_a_switch_without_effect_is_left_out() -> None:
     assert "row_wise = true" in text
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("no", False), ("1.0", True), ("0.0", False), ("0", False), ("'on'", True), ("F", False)],
+)
+def test_truth_values(written: str, meant: bool) -> None:
+    """mergekit takes numbers for truth values, and writes them so itself."""
+    text, _ = imported(TIES + f"parameters: {{normalize: {written}}}\n")
+    assert text is not None
+    assert ("normalize = false" in text) == (not meant)
+
+
 def test_publish() -> None:
     """The last merge is published."""
     text, _ = imported(TIES, publish_to='out/"mine"')

@@ -309,6 +309,16 @@ MODULES = {
     "name": ("  ^text-decoder: {}\n", "E0741", "`text_decoder`?"),
     "slices": ("  vision_tower:\n    ^slices: []\n", "E0746", "layers of whole models"),
     "no models": ("  ^vision_tower: {parameters: {t: 1}}\n", "E0745", "no `models`"),
+    "both": (
+        "  ^default: {models: [{model: a/a}], slices: [{sources: []}]}\n",
+        "E0745",
+        "both `models` and `slices`",
+    ),
+    "the only one beside another": (
+        "  ^default: {models: [{model: a/a}]}\n  encoder: {models: [{model: a/a}]}\n",
+        "E0745",
+        "have one only",
+    ),
     "gradient": (
         "  encoder: {models: [{model: a/a}, {model: a/b}], parameters: {t: ^[0, 1]}}\n"
         "  decoder: {models: [{model: a/a}, {model: a/b}], parameters: {t: 0}}\n",
