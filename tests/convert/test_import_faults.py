@@ -61,7 +61,23 @@ FAULTS = {
         "E0746",
         "a gradient is of numbers",
     ),
-    "another tool": ("merge_method: linear\n^experts: []\n" + TWO, "E0746", "mergekit-moe"),
+    "a mixture of experts": (
+        "base_model: a/b\n^gate_mode: hidden\nexperts: []\nshared_experts: []\n",
+        "E0746",
+        "mergekit-moe",
+    ),
+    "a search": ("^genome: {}\ntasks: []\n", "E0746", "best_config.yaml"),
+    "an old format": ("^layer_slices: []\n", "E0746", "passthrough"),
+    "revision of its own": (
+        "merge_method: karcher\nmodels:\n  - {model: a/b, ^revision: v1}\n",
+        "E0741",
+        "org/name@revision",
+    ),
+    "key of the whole": (
+        "merge_method: karcher\nmodels:\n  - {model: a/b, ^dtype: float16}\n",
+        "E0741",
+        "the top of the configuration",
+    ),
     "no method": ("^dtype: float16\n" + TWO, "E0745", "no `merge_method`"),
     "method": ("merge_method: ^dare-ties\n" + TWO, "E0742", "`dare_ties`?"),
     "misspelt parameter": (
@@ -261,6 +277,11 @@ SLICES = {
     "one number": ("- sources:\n  - {model: a/b, layer_range: ^16}\n", "E0744", "[0, 16]"),
     "backwards": ("- sources:\n  - {model: a/b, layer_range: ^[4, 2]}\n", "E0745", "no layer"),
     "key": ("- ^source: []\n", "E0741", "`sources`?"),
+    "method": (
+        "- {sources: [{model: a/b, layer_range: [0, 2]}], ^merge_method: slerp}\n",
+        "E0741",
+        "one method",
+    ),
     "no model": ("- sources:\n  - ^{layer_range: [0, 2]}\n", "E0745", "needs a `model`"),
     "numbered filter": (
         "- sources:\n  - model: a/b\n    layer_range: [0, 2]\n    parameters:\n"

@@ -10,7 +10,15 @@ from typing import Final
 
 from recipelang.convert.mergekit.configuration import Configuration, Tokenizer
 from recipelang.convert.mergekit.contract import check_slice
-from recipelang.convert.mergekit.keys import check_keys, note, present, reference, text
+from recipelang.convert.mergekit.keys import (
+    TOP,
+    check_keys,
+    check_tool,
+    note,
+    present,
+    reference,
+    text,
+)
 from recipelang.convert.mergekit.methods import METHODS, Method
 from recipelang.convert.mergekit.parameters import read_settings
 from recipelang.convert.mergekit.read_models import Reader
@@ -21,10 +29,6 @@ from recipelang.language.suggest import did_you_mean, listed
 
 __all__ = ["read_configuration"]
 
-TOP: Final = (
-    "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype", "out_dtype",
-    "tokenizer_source", "tokenizer", "chat_template", "name",
-)  # fmt: skip
 TOKENIZER: Final = ("source", "tokens", "pad_to_multiple_of")
 DTYPES: Final = {
     "float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64",
@@ -42,6 +46,8 @@ def read_configuration(document: Item, sink: Sink) -> Configuration | None:
 def _read(document: Item, sink: Sink) -> Configuration | None:
     if not isinstance(document, Mapping) or not document.entries:
         sink.error("E0745", "a configuration is a mapping", document.span)
+        return None
+    if not check_tool(document, sink):
         return None
     sound = check_keys(document, TOP, "a configuration", sink)
     method = _method(document, sink) if sound or document.get("merge_method") else None
