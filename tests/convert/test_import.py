@@ -159,6 +159,40 @@ def test_a_switch_without_effect_is_left_out() -> None:
     assert "row_wise = true" in text
 
 
+def test_parameters_of_other_methods_are_left_out() -> None:
+    """The merge is the one that mergekit makes, and one warning shows every place."""
+    stock = TIES.replace("ties", "model_stock").replace(", density: 0.5", "")
+    text, sink = imported(stock)
+    assert text is not None
+    assert text.splitlines()[-1] == "merged = model-stock-merge a with b from base"
+    (warning,) = [d for d in sink if d.severity == "warning"]
+    assert warning.code == "W0740"
+    assert "no parameter `weight`, and mergekit ignores it" in warning.message
+    assert warning.help == "it takes `filter_wise`"
+    assert [label.text for label in warning.secondary] == ["and here"]
+
+
+def test_old_parameters_are_left_out() -> None:
+    """`embed_slerp` chose how mergekit merged embeddings, until 2024."""
+    text, sink = imported(
+        "merge_method: slerp\nbase_model: a/b\nmodels: [{model: a/c}]\n"
+        "parameters: {t: 0.5, embed_slerp: true}\n"
+    )
+    assert text is not None
+    assert "`embed_slerp` changes nothing in mergekit; it is left out" in [d.message for d in sink]
+
+
+def test_lower_bounds_are_left_out() -> None:
+    """Whoever asks for a smaller error than mergekit's default gets one."""
+    mean = "merge_method: karcher\nmodels: [{model: a/b}, {model: a/c}]\n"
+    text, sink = imported(mean + "parameters: {tol: 1e-9, max_iter: 2000}\n")
+    assert text is not None
+    assert "iterations = 2000" in text
+    assert [d.message for d in sink if d.code == "W0740"] == [
+        "a recipe has no `tol`: its steps end below mergekit's default"
+    ]
+
+
 @pytest.mark.parametrize(
     ("written", "meant"),
     [("no", False), ("1.0", True), ("0.0", False), ("0", False), ("'on'", True), ("F", False)],

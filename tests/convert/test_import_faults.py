@@ -85,11 +85,10 @@ FAULTS = {
         "E0743",
         "`weight`?",
     ),
-    "parameter of another method": (
-        "merge_method: slerp\nbase_model: acme/a\n" + TWO.replace("weight: 1", "")
-        + "parameters: {t: 0.5, ^density: 0.5}\n",
+    "key of the whole as a parameter": (
+        "merge_method: linear\nparameters: {weight: 1, ^dtype: float16}\n" + TWO,
         "E0743",
-        "it takes `t`",
+        "at the top of the configuration",
     ),
     "parameter of the whole": (
         "merge_method: linear\nmodels:\n"
@@ -258,7 +257,7 @@ FAULTS = {
     "absolute bound": (
         "merge_method: karcher\nparameters: {^tol: 0.1}\nmodels: [{model: a/b}, {model: a/c}]\n",
         "E0746",
-        "relative here",
+        "steps end below",
     ),
 }  # fmt: skip
 

@@ -44,7 +44,8 @@ def _check_distinct(one: Slice, sink: Sink) -> None:
     for each in one.inputs:
         if each.model in first:
             message = f"`{each.model}` is merged with itself"
-            sink.error("E0745", message, each.span, secondary=(first[each.model],))
+            help = "remove it"
+            sink.error("E0745", message, each.span, secondary=(first[each.model],), help=help)
         first.setdefault(each.model, Label(each.span, "first here"))
 
 

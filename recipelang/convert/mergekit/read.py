@@ -6,6 +6,8 @@ that offers the nearest one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from recipelang.convert.mergekit.configuration import Configuration, Tokenizer
@@ -24,7 +26,7 @@ from recipelang.convert.mergekit.parameters import read_settings
 from recipelang.convert.mergekit.read_models import Reader
 from recipelang.convert.mergekit.references import parse
 from recipelang.convert.yaml_tree import Item, Mapping, Scalar
-from recipelang.diagnostics import Sink
+from recipelang.diagnostics import Diagnostic, Label, Sink
 from recipelang.language.suggest import did_you_mean, listed
 
 __all__ = ["read_configuration"]
@@ -39,8 +41,22 @@ def read_configuration(document: Item, sink: Sink) -> Configuration | None:
     """The configuration of a document; None and errors in the sink where it has faults."""
     own = Sink()
     found = _read(document, own)
-    sink.extend(own.diagnostics)
+    sink.extend(_together(own.diagnostics))
     return None if own.has_errors else found
+
+
+def _together(found: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """The diagnostics with those about what is left out told once, with all their places."""
+    kept: dict[object, Diagnostic] = {}
+    for place, one in enumerate(found):
+        key = (one.code, one.message) if one.code == "W0740" else place
+        first = kept.get(key)
+        if first is None or one.primary is None:
+            kept[key] = one
+        else:
+            more = Label(one.primary.span, "and here")
+            kept[key] = replace(first, secondary=(*first.secondary, more))
+    return list(kept.values())
 
 
 def _read(document: Item, sink: Sink) -> Configuration | None:
