@@ -9,7 +9,7 @@ from recipelang.convert.mergekit.methods import METHODS
 from recipelang.convert.mergekit.references import Reference, parse
 from recipelang.convert.yaml_tree import Item, Mapping, Scalar, Sequence
 from recipelang.diagnostics import Diagnostic, Label, Sink, Span
-from recipelang.language.suggest import did_you_mean
+from recipelang.language.suggest import did_you_mean, nearest
 
 __all__ = ["TOP", "check_keys", "check_tool", "entries", "note", "present", "reference", "text"]
 
@@ -50,8 +50,12 @@ def check_tool(document: Mapping, sink: Sink) -> bool:
 
 
 def check_keys(item: Mapping, known: Collection[str], what: str, sink: Sink) -> bool:
-    """Whether ``what`` has all keys of the mapping; others are reported (E0741)."""
-    unknown = [key for key, _ in item.entries if key.text not in known]
+    """Whether ``what`` has all keys of the mapping; others are reported (E0741), but for those that
+    only hold a value for aliases."""
+    unknown = [
+        key for key, value in item.entries
+        if key.text not in known and not (value.named and nearest(key.text, known) is None)
+    ]  # fmt: skip
     for key in unknown:
         notes = ("mergekit drops it without a word",)
         help = _remedy(key.text, known)
