@@ -129,6 +129,17 @@ def test_definitions_that_differ_are_named_once() -> None:
     assert "--exact" in note.help
 
 
+def test_what_is_not_merged_has_no_other_definition() -> None:
+    """An adapter is baked into its base by a merge of nothing else."""
+    text, sink = imported(
+        "merge_method: task_arithmetic\nbase_model: a/b+a/lora\n"
+        "models: [{model: a/b+a/lora}]\ndtype: bfloat16\n"
+    )
+    assert text is not None
+    assert text.splitlines()[-1] == "merged = cast b_lora { dtype = bf16 }"
+    assert list(sink) == []
+
+
 def test_exact_keeps_the_definitions_of_mergekit() -> None:
     """With ``exact`` they are mergekit's, and there is nothing to say."""
     text, sink = imported(TIES, exact=True)
@@ -255,6 +266,45 @@ models:
         'model "../x"',
         'model "/models/y"',
     ]
+
+
+def test_paths_of_windows_are_told() -> None:
+    """They are kept, for nobody knows where the folder is here."""
+    text, sink = imported(
+        "merge_method: karcher\nmodels: [{model: 'D:\\my models\\a'}, {model: a/b}]\n"
+    )
+    assert text is not None
+    (note,) = [d for d in sink if d.code == "W0740"]
+    assert note.message == "`D:\\my models\\a` is a path of Windows: write the one of this machine"
+
+
+def test_keys_may_hold_values_for_aliases() -> None:
+    """A key that mergekit drops is fine where aliases take its value, unless it is misspelt."""
+    text, sink = imported(
+        "shared: &shared {weight: 0.5, density: 0.4}\n" + TIES.replace(
+            "{weight: 1, density: 0.5}", "{<<: *shared}"
+        )
+    )  # fmt: skip
+    assert text is not None
+    assert "a(weight = 0.5) with b(weight = 0.5)" in text
+    assert [d.code for d in sink] == ["W0741"]
+
+
+def test_tokenizer_source_of_old() -> None:
+    """Until 2024 a model had a prefix there."""
+    models = (
+        "models: [{model: a/b, parameters: {weight: 1}}, {model: a/c, parameters: {weight: 2}}]"
+    )
+    text, _ = imported(f"merge_method: linear\ntokenizer_source: model:a/c\n{models}\n")
+    assert text is not None
+    assert "linear-merge c(weight = 2) with b(weight = 1) { vocabulary = of-subject }" in text
+
+
+def test_empty_documents() -> None:
+    """A file that ends with `---` is one configuration."""
+    text, _ = imported("---\n" + TIES + "---\n---\n")
+    other, _ = imported(TIES)
+    assert text == other
 
 
 def test_example_of_the_documentation() -> None:

@@ -34,6 +34,12 @@ FAULTS = {
     "no mapping": ("- a\n", "E0745", "a mapping"),
     "nothing": ("# only a comment\n", "E0745", "holds no configuration"),
     "key": ("merge_method: linear\n^base-model: acme/a\n" + TWO, "E0741", "`base_model`?"),
+    "misspelt key with an anchor": (
+        "merge_method: linear\nmodels:\n  - {model: a/b, ^paramters: &p {weight: 1}}\n"
+        "  - {model: a/c, parameters: *p}\n",
+        "E0741",
+        "`parameters`?",
+    ),
     "key elsewhere": (
         "merge_method: linear\nmodels:\n  - {model: acme/a, ^layer_range: [0, 2]}\n",
         "E0741",
@@ -201,7 +207,18 @@ FAULTS = {
         "E0744",
         "a repository of the hub",
     ),
-    "two adapters": ("merge_method: karcher\nmodels:\n  - model: ^a+b+c\n", "E0744", "one adapter"),
+    "two adapters": ("merge_method: karcher\nmodels:\n  - model: ^a+b+c\n", "E0744", "one at most"),
+    "no adapter": ("merge_method: karcher\nmodels:\n  - model: ^a/b+\n", "E0744", "base+adapter"),
+    "an address": (
+        "merge_method: karcher\nmodels:\n  - model: ^https://huggingface.co/a/b\n",
+        "E0744",
+        "write `a/b`",
+    ),
+    "path of a model": (
+        "merge_method: karcher\nmodels:\n  - model: {^path: a}\n",
+        "E0741",
+        "org/name@revision",
+    ),
     "two revisions": ("merge_method: karcher\nmodels:\n  - model: ^a@b@c\n", "E0744", "one `@`"),
     "key of a model": (
         "merge_method: karcher\nmodels:\n  - model: {^modle: a}\n",

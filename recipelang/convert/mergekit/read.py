@@ -152,5 +152,7 @@ def _tokenizer_source(item: Item, sink: Sink) -> Tokenizer | None:
         return Tokenizer("union", item.span)
     if isinstance(item, Scalar) and item.text == "base":
         return Tokenizer("base", item.span)
+    if isinstance(item, Scalar):  # until 2024 a model was written `model:org/name`
+        item = replace(item, text=item.text.removeprefix("model:"))
     found = parse(item, sink)
     return Tokenizer(found, item.span) if found else None
