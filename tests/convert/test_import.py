@@ -183,14 +183,27 @@ def test_parameters_of_other_methods_are_left_out() -> None:
     assert [label.text for label in warning.secondary] == ["and here"]
 
 
-def test_old_parameters_are_left_out() -> None:
-    """`embed_slerp` chose how mergekit merged embeddings, until 2024."""
+def test_keys_without_effect_are_left_out() -> None:
+    """Below `parameters:`, where `embed_slerp` meant something until 2024, and beside it."""
     text, sink = imported(
-        "merge_method: slerp\nbase_model: a/b\nmodels: [{model: a/c}]\n"
-        "parameters: {t: 0.5, embed_slerp: true}\n"
+        "merge_method: slerp\nbase_model: a/b\nmodels: [{model: a/c}]\nrandom_seed: 0\n"
+        "int8_mask: true\nparameters: {t: 0.5, embed_slerp: true, int8_mask: true}\n"
     )
     assert text is not None
-    assert "`embed_slerp` changes nothing in mergekit; it is left out" in [d.message for d in sink]
+    assert [d.message for d in sink if d.code == "W0740"] == [
+        f"`{key}` changes nothing in mergekit; it is left out"
+        for key in ("random_seed", "int8_mask", "embed_slerp")
+    ]
+
+
+def test_a_slice_may_repeat_the_method() -> None:
+    """mergekit reads none there; another one is an error."""
+    text, sink = imported(
+        "merge_method: passthrough\nslices:\n- merge_method: passthrough\n"
+        "  sources: [{model: a/b, layer_range: [0, 4]}]\n"
+    )
+    assert text is not None
+    assert list(sink) == []
 
 
 def test_lower_bounds_are_left_out() -> None:

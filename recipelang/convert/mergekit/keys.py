@@ -11,13 +11,19 @@ from recipelang.convert.yaml_tree import Item, Mapping, Scalar, Sequence
 from recipelang.diagnostics import Diagnostic, Label, Sink, Span
 from recipelang.language.suggest import did_you_mean, nearest
 
-__all__ = ["TOP", "check_keys", "check_tool", "entries", "note", "present", "reference", "text"]
+__all__ = [
+    "NOWHERE", "TOP", "check_keys", "check_tool", "entries", "idle", "note", "present", "reference",
+    "text",
+]  # fmt: skip
 
 TOP: Final = (
     "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype", "out_dtype",
     "tokenizer_source", "tokenizer", "chat_template", "name",
 )  # fmt: skip
 """The keys of a configuration."""
+NOWHERE: Final = ("int8_mask", "embed_slerp", "random_seed", "residual_weight")
+"""What people write and changes nothing: how signs are stored on the way, how embeddings were
+merged until 2024, a seed (mergekit takes one from its command line only), what was never built."""
 MOE: Final = "`mergekit-moe`, and a recipe makes no mixture of experts from dense models"
 EVOLVE: Final = "`mergekit-evolve`, and a recipe says one merge, not the search for one"
 BAKLLAMA: Final = "`bakllama`, whose format mergekit gave up"
@@ -51,11 +57,14 @@ def check_tool(document: Mapping, sink: Sink) -> bool:
 
 def check_keys(item: Mapping, known: Collection[str], what: str, sink: Sink) -> bool:
     """Whether ``what`` has all keys of the mapping; others are reported (E0741), but for those that
-    only hold a value for aliases."""
+    only hold a value for aliases, and those that change nothing anywhere (W0740)."""
     unknown = [
         key for key, value in item.entries
-        if key.text not in known and not (value.named and nearest(key.text, known) is None)
+        if key.text not in (*known, *NOWHERE)
+        and not (value.named and nearest(key.text, known) is None)
     ]  # fmt: skip
+    for key in (key for key, _ in item.entries if key.text in NOWHERE):
+        idle(key, sink)
     for key in unknown:
         notes = ("mergekit drops it without a word",)
         help = _remedy(key.text, known)
@@ -77,6 +86,11 @@ def _remedy(key: str, known: Collection[str]) -> str:
 def note(message: str, span: Span, sink: Sink) -> None:
     """W0740: what the import leaves out or decides."""
     sink.add(Diagnostic("W0740", "note", message, Label(span)))
+
+
+def idle(key: Scalar, sink: Sink) -> None:
+    """W0740: a key that changes nothing."""
+    note(f"`{key.text}` changes nothing in mergekit; it is left out", key.span, sink)
 
 
 def present(item: Mapping, key: str) -> Item | None:

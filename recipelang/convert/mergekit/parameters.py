@@ -7,10 +7,10 @@ out with a warning, for the merge is the one that mergekit makes.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Literal
 
 from recipelang.convert.mergekit.configuration import Settings
-from recipelang.convert.mergekit.keys import TOP, note
+from recipelang.convert.mergekit.keys import NOWHERE, TOP, idle, note
 from recipelang.convert.mergekit.methods import METHODS, Method, Parameter
 from recipelang.convert.mergekit.settings import Setting, read_setting
 from recipelang.convert.yaml_tree import Item, Mapping, Scalar
@@ -20,9 +20,6 @@ from recipelang.language.suggest import did_you_mean, listed
 __all__ = ["Scope", "read_settings"]
 
 Scope = Literal["whole", "input", "base"]
-NOWHERE: Final = ("int8_mask", "embed_slerp")
-"""The first chooses how mergekit stores signs on the way, whatever the method; the second chose how
-it merged embeddings until 2024."""
 
 
 def read_settings(item: Item | None, method: Method, scope: Scope, sink: Sink) -> Settings:
@@ -39,7 +36,7 @@ def read_settings(item: Item | None, method: Method, scope: Scope, sink: Sink) -
         if parameter is None and key.text not in NOWHERE:
             _foreign(key, method, sink)
         elif parameter is None or not (parameter.field or parameter.only_default):
-            note(f"`{key.text}` changes nothing in mergekit; it is left out", key.span, sink)
+            idle(key, sink)
         elif scope == "base":
             note(f"mergekit reads no `{key.text}` of the base; it is left out", key.span, sink)
         elif scope == "input" and not parameter.per_input:

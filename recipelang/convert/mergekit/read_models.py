@@ -21,7 +21,7 @@ __all__ = ["Reader"]
 OUTPUTS: Final = ("models", "slices", "modules")
 MODEL: Final = ("model", "parameters")
 SOURCE: Final = ("model", "layer_range", "parameters")
-SLICE: Final = ("sources", "base_model", "parameters", "residual_weight")
+SLICE: Final = ("sources", "base_model", "parameters")
 MODULE: Final = ("models", "slices", "parameters")
 MODULES: Final = (
     "vision_tower", "vision_model", "multi_modal_projector", "encoder", "decoder", "text_decoder",
@@ -106,12 +106,11 @@ class Reader:
         return tuple(self._slice(entry) for entry in entries(item, "slices", self.sink))
 
     def _slice(self, item: Mapping) -> Slice:
-        sound = check_keys(item, SLICE, "a slice", self.sink)
+        again = item.get("merge_method")
+        same = isinstance(again, Scalar) and again.text == self.method.name
+        known = (*SLICE, "merge_method") if same else SLICE
+        sound = check_keys(item, known, "a slice", self.sink)
         own = reference(item, "base_model", self.sink)
-        unused = item.key("residual_weight")
-        if unused is not None:
-            message = "`residual_weight` changes nothing in mergekit; it is left out"
-            note(message, unused.span, self.sink)
         if sound and present(item, "sources") is None:
             self.sink.error("E0745", "this slice has no `sources`", item.span)
         within = Reader(self.method, own or self.base, self.sink)
