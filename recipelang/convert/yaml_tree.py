@@ -32,6 +32,16 @@ MAX_ITEMS: Final = 20_000
 
 Kind = Literal["null", "bool", "int", "float", "text"]
 PREFIX: Final = "tag:yaml.org,2002:"
+REMEDIES: Final = {
+    "mapping values are not allowed": "put the line in the column of its neighbours, below the key "
+    "that it belongs to; quote a text that holds `: `",
+    "expected '<document start>'": "the keys of a mapping start in one column: move this line",
+    "did not find expected": "the lines of a list or a mapping start in one column: move this line",
+    "expected <block end>": "the lines of a list or a mapping start in one column: move this line",
+    "could not find expected ':'": "write a `:` behind the key",
+    "that cannot start any token": "quote the text",
+}  # fmt: skip
+"""What helps, by the words of the parser."""
 KINDS: Final[dict[str, Kind]] = {
     "null": "null", "bool": "bool", "int": "int", "float": "float", "str": "text",
     "timestamp": "text", "value": "text", "merge": "text",
@@ -41,11 +51,15 @@ KINDS: Final[dict[str, Kind]] = {
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A plain value: its text, and what YAML 1.1 takes it for (``1e-5`` is a text to it)."""
+    """A plain value: its text, and what YAML 1.1 takes it for (``1e-5`` is a text to it).
+
+    Of every item ``named`` says whether an alias elsewhere refers to it.
+    """
 
     text: str
     kind: Kind
     span: Span
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,7 @@ class Sequence:
 
     items: tuple[Item, ...]
     span: Span
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +77,7 @@ class Mapping:
 
     entries: tuple[tuple[Scalar, Item], ...]
     span: Span
+    named: bool = False
 
     def get(self, key: str) -> Item | None:
         """The value of a key, or None."""
@@ -88,15 +104,16 @@ class _Refused(Exception):
 
 
 def read_documents(source: Source, sink: Sink) -> tuple[Item, ...] | None:
-    """The documents of a YAML text; None and one E0740 in the sink where it cannot be read."""
+    """The documents of a YAML text that are not empty; None and one E0740 in the sink where it
+    cannot be read."""
     try:
         if len(source.text) > MAX_CHARACTERS:
             limit = f"{MAX_CHARACTERS >> 10} KiB"
             raise _Refused(f"`{source.path}` is larger than {limit}, which no merge needs", None)
-        _check_depth(source)
+        expansion = _Expansion(source, _scan(source))
         nodes: Iterable[Any] = _YAML.compose_all(source.text, _YAML.SafeLoader)
-        expansion = _Expansion(source)
-        return tuple(expansion.item(node, 0) for node in nodes if node is not None)
+        items = (expansion.item(node, 0) for node in nodes)
+        return tuple(item for item in items if not _is_empty(item))
     except _Refused as refused:
         sink.add(refused.diagnostic)
     except yaml.YAMLError as error:
@@ -104,16 +121,29 @@ def read_documents(source: Source, sink: Sink) -> tuple[Item, ...] | None:
     return None
 
 
-def _check_depth(source: Source) -> None:
-    """Brackets and indents are counted before anything recurses."""
+def _scan(source: Source) -> frozenset[int]:
+    """Where the items start that aliases refer to. Brackets and indents are counted before anything
+    recurses."""
     depth = 0
+    anchors: dict[str, int] = {}
+    named: set[int] = set()
     for event in _YAML.parse(source.text, _YAML.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            named.add(anchors.get(event.anchor, -1))
+        elif isinstance(event, yaml.NodeEvent) and event.anchor is not None:
+            anchors[event.anchor] = event.start_mark.index
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
                 raise _Refused("the values nest too deeply", _span(source, event))
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+    return frozenset(named)
+
+
+def _is_empty(item: Item) -> bool:
+    """Whether a document holds nothing."""
+    return isinstance(item, Scalar) and item.kind == "null"
 
 
 def _syntax(source: Source, error: Any) -> _Refused:
@@ -124,7 +154,9 @@ def _syntax(source: Source, error: Any) -> _Refused:
         return _Refused(f"`{source.path}` is not YAML", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "it is not YAML"
     place = min(place, max(0, len(source.text) - 1))
-    help = "indent with spaces" if source.text[place : place + 1] == "\t" else ""
+    help = next((help for words, help in REMEDIES.items() if words in problem), "")
+    if source.text[place : place + 1] == "\t":
+        help = "write spaces for the tab"
     return _Refused(f"the YAML cannot be read: {problem}", Span(source, place, place + 1), help)
 
 
@@ -140,6 +172,8 @@ class _Expansion:
     """Turns composed nodes into items, with a bound on how many there may be."""
 
     source: Source
+    named: frozenset[int]
+    """Where the items start that aliases refer to."""
     count: int = 0
     open: list[int] = field(default_factory=list[int])
     """The collections that are being read, to find one that holds itself."""
@@ -154,7 +188,7 @@ class _Expansion:
             kind = KINDS.get(str(node.tag).removeprefix(PREFIX))
             if kind is None:
                 raise self._tag(node, span)
-            return Scalar(str(node.value), kind, span)
+            return Scalar(str(node.value), kind, span, self._is_named(node))
         if id(node) in self.open or depth > MAX_DEPTH:
             raise _Refused("an alias stands inside what it names", span)
         self.open.append(id(node))
@@ -167,8 +201,12 @@ class _Expansion:
         if node.tag != PREFIX + plain:
             raise self._tag(node, span)
         if isinstance(node, yaml.SequenceNode):
-            return Sequence(tuple(self.item(child, depth + 1) for child in node.value), span)
-        return Mapping(self._entries(node, depth), span)
+            items = tuple(self.item(child, depth + 1) for child in node.value)
+            return Sequence(items, span, self._is_named(node))
+        return Mapping(self._entries(node, depth), span, self._is_named(node))
+
+    def _is_named(self, node: Any) -> bool:
+        return node.start_mark.index in self.named
 
     def _tag(self, node: Any, span: Span) -> _Refused:
         help = "write plain values, lists and mappings"

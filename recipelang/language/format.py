@@ -2,8 +2,9 @@
 
 Four spaces; ``->`` starts its line; a block stands on one line only with at most two fields and 88
 columns (``budget`` and ``defaults`` never do), otherwise one field a line; lists and calls that do
-not fit get one item a line and a trailing comma; a phrase that is too wide all the same goes on in
-the next line before a preposition or `and`; single blank lines and the author's order stay.
+not fit get one item a line and a trailing comma, numbers alone as many a line as fit; a phrase that
+is too wide all the same goes on in the next line before a preposition or `and`; single blank lines
+and the author's order stay.
 Every token and every comment is written where it stood, so nothing can be lost; the result is
 checked all the same.
 
@@ -290,12 +291,19 @@ def _too_wide(
 
 
 def _broken(page: Page, bracket: Bracket, indent: int) -> None:
-    """Write a bracket with every item on lines of its own."""
+    """Write a bracket with every item on lines of its own, or rows of plain numbers."""
     page.write(bracket.open.token.text)
     page.comment = bracket.open.after
     inner = indent + INDENT
     comma = bracket.kind in _COMMAS
-    for number, item in enumerate(bracket.items):
+    numbers = _numbers(bracket) if comma else []
+    for place, text in enumerate(numbers):
+        if place and len(page.line) + len(f" {text},") <= WIDTH:
+            page.write(f" {text},")
+        else:
+            page.newline(inner)
+            page.write(f"{text},")
+    for number, item in enumerate([] if numbers else bracket.items):
         _leading(page, first_leaf(item[0]), inner, blanks=number > 0)
         ends = comma or (bracket.kind == "type" and number + 1 < len(bracket.items))
         if bracket.kind == "each":
@@ -312,6 +320,17 @@ def _broken(page: Page, bracket: Bracket, indent: int) -> None:
         blanks = True
     page.newline(indent)
     page.write(bracket.close.token.text)
+
+
+def _numbers(bracket: Bracket) -> list[str]:
+    """The items where all are numbers without comments or blank lines, else none."""
+    leaves = [item[0] for item in bracket.items if len(item) == 1 and isinstance(item[0], Leaf)]
+    plain = all(
+        leaf.token.kind == "NUMBER" and not (leaf.before or leaf.after or leaf.blank)
+        for leaf in leaves
+    )
+    whole = plain and len(leaves) == len(bracket.items)
+    return [_written(leaf.token) for leaf in leaves] if whole else []
 
 
 def _loops(page: Page, item: list[Element], indent: int) -> None:

@@ -21,7 +21,7 @@ language 1
 a = model "../models/a"
 b = model "hf:acme/b"
 
-merged = linear-merge a(weight = 0.5) with b
+merged = linear-merge a(weight = 0.5) with b(weight = 1)
 
 publish merged to "../out/merged"
 """

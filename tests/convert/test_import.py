@@ -138,6 +138,17 @@ def test_definitions_that_differ_are_named_once() -> None:
     assert "--exact" in note.help
 
 
+def test_what_is_not_merged_has_no_other_definition() -> None:
+    """An adapter is baked into its base by a merge of nothing else."""
+    text, sink = imported(
+        "merge_method: task_arithmetic\nbase_model: a/b+a/lora\n"
+        "models: [{model: a/b+a/lora}]\ndtype: bfloat16\n"
+    )
+    assert text is not None
+    assert text.splitlines()[-1] == "merged = cast b_lora { dtype = bf16 }"
+    assert list(sink) == []
+
+
 def test_exact_keeps_the_definitions_of_mergekit() -> None:
     """With ``exact`` they are mergekit's, and there is nothing to say."""
     text, sink = imported(TIES, exact=True)
@@ -177,6 +188,64 @@ def test_sce_of_one_model_is_a_copy(share: str, copy: str) -> None:
     )
     assert recipe is not None
     assert recipe.splitlines()[-1] == f"merged = cast {copy} {{ dtype = f16 }}"
+
+
+def test_parameters_of_other_methods_are_left_out() -> None:
+    """The merge is the one that mergekit makes, and one warning shows every place."""
+    stock = TIES.replace("ties", "model_stock").replace(", density: 0.5", "")
+    text, sink = imported(stock)
+    assert text is not None
+    assert text.splitlines()[-1] == "merged = model-stock-merge a with b from base"
+    (warning,) = [d for d in sink if d.severity == "warning"]
+    assert warning.code == "W0740"
+    assert "no parameter `weight`, and mergekit ignores it" in warning.message
+    assert warning.help == "it takes `filter_wise`"
+    assert [label.text for label in warning.secondary] == ["and here"]
+
+
+def test_keys_without_effect_are_left_out() -> None:
+    """Below `parameters:`, where `embed_slerp` meant something until 2024, and beside it."""
+    text, sink = imported(
+        "merge_method: slerp\nbase_model: a/b\nmodels: [{model: a/c}]\nrandom_seed: 0\n"
+        "int8_mask: true\nparameters: {t: 0.5, embed_slerp: true, int8_mask: true}\n"
+    )
+    assert text is not None
+    assert [d.message for d in sink if d.code == "W0740"] == [
+        f"`{key}` changes nothing in mergekit; it is left out"
+        for key in ("random_seed", "int8_mask", "embed_slerp")
+    ]
+
+
+def test_a_slice_may_repeat_the_method() -> None:
+    """mergekit reads none there; another one is an error."""
+    text, sink = imported(
+        "merge_method: passthrough\nslices:\n- merge_method: passthrough\n"
+        "  sources: [{model: a/b, layer_range: [0, 4]}]\n"
+    )
+    assert text is not None
+    assert list(sink) == []
+
+
+def test_lower_bounds_are_left_out() -> None:
+    """Whoever asks for a smaller error than mergekit's default gets one."""
+    mean = "merge_method: karcher\nmodels: [{model: a/b}, {model: a/c}]\n"
+    text, sink = imported(mean + "parameters: {tol: 1e-9, max_iter: 2000}\n")
+    assert text is not None
+    assert "iterations = 2000" in text
+    assert [d.message for d in sink if d.code == "W0740"] == [
+        "a recipe has no `tol`: its steps end below mergekit's default"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("no", False), ("1.0", True), ("0.0", False), ("0", False), ("'on'", True), ("F", False)],
+)
+def test_truth_values(written: str, meant: bool) -> None:
+    """mergekit takes numbers for truth values, and writes them so itself."""
+    text, _ = imported(TIES + f"parameters: {{normalize: {written}}}\n")
+    assert text is not None
+    assert ("normalize = false" in text) == (not meant)
 
 
 def test_publish() -> None:
@@ -249,6 +318,45 @@ models:
         'model "../x"',
         'model "/models/y"',
     ]
+
+
+def test_paths_of_windows_are_told() -> None:
+    """They are kept, for nobody knows where the folder is here."""
+    text, sink = imported(
+        "merge_method: karcher\nmodels: [{model: 'D:\\my models\\a'}, {model: a/b}]\n"
+    )
+    assert text is not None
+    (note,) = [d for d in sink if d.code == "W0740"]
+    assert note.message == "`D:\\my models\\a` is a path of Windows: write the one of this machine"
+
+
+def test_keys_may_hold_values_for_aliases() -> None:
+    """A key that mergekit drops is fine where aliases take its value, unless it is misspelt."""
+    text, sink = imported(
+        "shared: &shared {weight: 0.5, density: 0.4}\n" + TIES.replace(
+            "{weight: 1, density: 0.5}", "{<<: *shared}"
+        )
+    )  # fmt: skip
+    assert text is not None
+    assert "a(weight = 0.5) with b(weight = 0.5)" in text
+    assert [d.code for d in sink] == ["W0741"]
+
+
+def test_tokenizer_source_of_old() -> None:
+    """Until 2024 a model had a prefix there."""
+    models = (
+        "models: [{model: a/b, parameters: {weight: 1}}, {model: a/c, parameters: {weight: 2}}]"
+    )
+    text, _ = imported(f"merge_method: linear\ntokenizer_source: model:a/c\n{models}\n")
+    assert text is not None
+    assert "linear-merge c(weight = 2) with b(weight = 1) { vocabulary = of-subject }" in text
+
+
+def test_empty_documents() -> None:
+    """A file that ends with `---` is one configuration."""
+    text, _ = imported("---\n" + TIES + "---\n---\n")
+    other, _ = imported(TIES)
+    assert text == other
 
 
 def test_example_of_the_documentation() -> None:

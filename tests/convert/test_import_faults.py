@@ -34,6 +34,12 @@ FAULTS = {
     "no mapping": ("- a\n", "E0745", "a mapping"),
     "nothing": ("# only a comment\n", "E0745", "holds no configuration"),
     "key": ("merge_method: linear\n^base-model: acme/a\n" + TWO, "E0741", "`base_model`?"),
+    "misspelt key with an anchor": (
+        "merge_method: linear\nmodels:\n  - {model: a/b, ^paramters: &p {weight: 1}}\n"
+        "  - {model: a/c, parameters: *p}\n",
+        "E0741",
+        "`parameters`?",
+    ),
     "key elsewhere": (
         "merge_method: linear\nmodels:\n  - {model: acme/a, ^layer_range: [0, 2]}\n",
         "E0741",
@@ -61,7 +67,23 @@ FAULTS = {
         "E0746",
         "a gradient is of numbers",
     ),
-    "another tool": ("merge_method: linear\n^experts: []\n" + TWO, "E0746", "mergekit-moe"),
+    "a mixture of experts": (
+        "base_model: a/b\n^gate_mode: hidden\nexperts: []\nshared_experts: []\n",
+        "E0746",
+        "mergekit-moe",
+    ),
+    "a search": ("^genome: {}\ntasks: []\n", "E0746", "best_config.yaml"),
+    "an old format": ("^layer_slices: []\n", "E0746", "passthrough"),
+    "revision of its own": (
+        "merge_method: karcher\nmodels:\n  - {model: a/b, ^revision: v1}\n",
+        "E0741",
+        "org/name@revision",
+    ),
+    "key of the whole": (
+        "merge_method: karcher\nmodels:\n  - {model: a/b, ^dtype: float16}\n",
+        "E0741",
+        "the top of the configuration",
+    ),
     "no method": ("^dtype: float16\n" + TWO, "E0745", "no `merge_method`"),
     "method": ("merge_method: ^dare-ties\n" + TWO, "E0742", "`dare_ties`?"),
     "misspelt parameter": (
@@ -69,11 +91,10 @@ FAULTS = {
         "E0743",
         "`weight`?",
     ),
-    "parameter of another method": (
-        "merge_method: slerp\nbase_model: acme/a\n" + TWO.replace("weight: 1", "")
-        + "parameters: {t: 0.5, ^density: 0.5}\n",
+    "key of the whole as a parameter": (
+        "merge_method: linear\nparameters: {weight: 1, ^dtype: float16}\n" + TWO,
         "E0743",
-        "it takes `t`",
+        "at the top of the configuration",
     ),
     "parameter of the whole": (
         "merge_method: linear\nmodels:\n"
@@ -186,7 +207,18 @@ FAULTS = {
         "E0744",
         "a repository of the hub",
     ),
-    "two adapters": ("merge_method: karcher\nmodels:\n  - model: ^a+b+c\n", "E0744", "one adapter"),
+    "two adapters": ("merge_method: karcher\nmodels:\n  - model: ^a+b+c\n", "E0744", "one at most"),
+    "no adapter": ("merge_method: karcher\nmodels:\n  - model: ^a/b+\n", "E0744", "base+adapter"),
+    "an address": (
+        "merge_method: karcher\nmodels:\n  - model: ^https://huggingface.co/a/b\n",
+        "E0744",
+        "write `a/b`",
+    ),
+    "path of a model": (
+        "merge_method: karcher\nmodels:\n  - model: {^path: a}\n",
+        "E0741",
+        "org/name@revision",
+    ),
     "two revisions": ("merge_method: karcher\nmodels:\n  - model: ^a@b@c\n", "E0744", "one `@`"),
     "key of a model": (
         "merge_method: karcher\nmodels:\n  - model: {^modle: a}\n",
@@ -242,7 +274,7 @@ FAULTS = {
     "absolute bound": (
         "merge_method: karcher\nparameters: {^tol: 0.1}\nmodels: [{model: a/b}, {model: a/c}]\n",
         "E0746",
-        "relative here",
+        "steps end below",
     ),
 }  # fmt: skip
 
@@ -261,6 +293,11 @@ SLICES = {
     "one number": ("- sources:\n  - {model: a/b, layer_range: ^16}\n", "E0744", "[0, 16]"),
     "backwards": ("- sources:\n  - {model: a/b, layer_range: ^[4, 2]}\n", "E0745", "no layer"),
     "key": ("- ^source: []\n", "E0741", "`sources`?"),
+    "method": (
+        "- {sources: [{model: a/b, layer_range: [0, 2]}], ^merge_method: slerp}\n",
+        "E0741",
+        "one method",
+    ),
     "no model": ("- sources:\n  - ^{layer_range: [0, 2]}\n", "E0745", "needs a `model`"),
     "numbered filter": (
         "- sources:\n  - model: a/b\n    layer_range: [0, 2]\n    parameters:\n"
@@ -309,6 +346,16 @@ MODULES = {
     "name": ("  ^text-decoder: {}\n", "E0741", "`text_decoder`?"),
     "slices": ("  vision_tower:\n    ^slices: []\n", "E0746", "layers of whole models"),
     "no models": ("  ^vision_tower: {parameters: {t: 1}}\n", "E0745", "no `models`"),
+    "both": (
+        "  ^default: {models: [{model: a/a}], slices: [{sources: []}]}\n",
+        "E0745",
+        "both `models` and `slices`",
+    ),
+    "the only one beside another": (
+        "  ^default: {models: [{model: a/a}]}\n  encoder: {models: [{model: a/a}]}\n",
+        "E0745",
+        "have one only",
+    ),
     "gradient": (
         "  encoder: {models: [{model: a/a}, {model: a/b}], parameters: {t: ^[0, 1]}}\n"
         "  decoder: {models: [{model: a/a}, {model: a/b}], parameters: {t: 0}}\n",

@@ -146,6 +146,17 @@ def test_densities_and_scale(own: list[Any], whole: Any, scale: Any) -> None:
 
 
 @slowly
+@given(st.floats(1e-6, 1))
+def test_shares_keep_every_digit(density: float) -> None:
+    """A search gives densities of sixteen digits, and percents have two more before the point."""
+    node = merged(
+        {"merge_method": "ties", "base_model": "org/base",
+         "models": [entry("org/a", weight=1, density=density)]}
+    )  # fmt: skip
+    assert node.attr("density") == (density,)
+
+
+@slowly
 @given(total)
 def test_interpolation(t: Any) -> None:
     """`t` of slerp, whose first model is the base."""

@@ -50,6 +50,7 @@ def test_documents() -> None:
         "2024-01-01",
     ]
     assert read("") == []
+    assert read("---\n---\na: 1\n---\n") == [{"a": "1"}]
 
 
 def test_kinds() -> None:
@@ -116,3 +117,27 @@ def test_bounds() -> None:
     assert "multiply" in refused(f"a: &a [x]\n{row}\n").message
     assert "larger than 256 KiB" in refused("# " + "x" * (1 << 18)).message
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("text", "help"),
+    [
+        (" a: 1\nb: 2\n", "start in one column"),
+        ("a: x\n  - b: 1\n", "below the key"),
+        ("a:\n  - b\n c: 1\n", "start in one column"),
+        ("a:\n - b: 1\n   c\n - d\n", "a `:` behind the key"),
+        ("a:\tb\n\tc: 1\n", "spaces for the tab"),
+        ("a: @b\n", "quote the text"),
+    ],
+)
+def test_remedies(text: str, help: str) -> None:
+    """The parser's words say what it met; the help says what to do."""
+    assert help in refused(text).help
+
+
+def test_names() -> None:
+    """An item knows whether an alias refers to it."""
+    sink = Sink()
+    (document,) = read_documents(Source("a.yml", "a: &x {b: 1}\nc: &y 2\nd: *x\n"), sink) or ()
+    assert isinstance(document, Mapping)
+    assert [value.named for _, value in document.entries] == [True, False, True]

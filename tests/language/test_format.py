@@ -43,6 +43,14 @@ def test_golden(name: str) -> None:
 
 
 STYLE = {
+    "rows of numbers": (
+        f"t = gradient({', '.join(['0.125'] * 14)})\n",
+        "t = gradient(\n    " + ", ".join(["0.125"] * 12) + ",\n    0.125, 0.125,\n)\n",
+    ),
+    "numbers with a comment": (
+        f"t = [{', '.join(['1_000_000'] * 8)}, 2, # two\n 3]\n",
+        "t = [\n" + "    1_000_000,\n" * 8 + "    2, # two\n    3,\n]\n",
+    ),
     "spaces": ("a=f(x,y=1,)\n", "a = f(x, y = 1)\n"),
     "tabs": ("a\t=\tb\n", "a = b\n"),
     "line ends": ("a = 1\r\nb = 2", "a = 1\nb = 2\n"),

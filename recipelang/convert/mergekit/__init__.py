@@ -64,13 +64,15 @@ def import_yaml(
         order, paths, known, sink, title=title, publish_to=publish_to, exact=exact
     )  # fmt: skip
     if text is not None and not exact:
-        _note_differences(order, sink)
+        _note_differences(order, text, sink)
     return text
 
 
-def _note_differences(configurations: Sequence[Configuration], sink: Sink) -> None:
-    """One note on what recipelang defines otherwise."""
-    methods = {one.method.name: one.method for one in configurations if one.method.differs}
+def _note_differences(configurations: Sequence[Configuration], text: str, sink: Sink) -> None:
+    """One note on what recipelang defines otherwise, of the verbs that the recipe has: a merge of
+    nothing but its base is written as that model."""
+    written = (one.method for one in configurations if f" {one.method.verb} " in text)
+    methods = {method.name: method for method in written if method.differs}
     notes = tuple(f"{method.verb}: {method.differs}" for method in methods.values())
     if any(_has_another_donor(one) for one in configurations):
         notes += ("configuration and tokenizer are the first input's, not those of `base_model`",)
@@ -83,9 +85,9 @@ def _note_differences(configurations: Sequence[Configuration], sink: Sink) -> No
 def _has_another_donor(one: Configuration) -> bool:
     """Whether mergekit copies the configuration and the tokenizer of a model that is not the first
     input: it copies those of the base."""
-    first = one.modules[0].slices[0].inputs[0].model
-    return (
-        one.base is not None
-        and (one.method.base != "ignored" or first != one.base)
-        and not one.method.pair
-    )
+    if one.base is None or one.method.pair:
+        return False
+    models = [each.model for each in one.modules[0].slices[0].inputs]
+    if one.method.base == "ignored":
+        return models[0] != one.base
+    return any(model != one.base for model in models)

@@ -5,12 +5,16 @@ These are the rules by which mergekit refuses a configuration, before it reads a
 
 from __future__ import annotations
 
+from typing import Final
+
 from recipelang.convert.mergekit.configuration import Slice
 from recipelang.convert.mergekit.methods import Method
 from recipelang.convert.mergekit.references import Reference
 from recipelang.diagnostics import Label, Sink
 
 __all__ = ["check_slice"]
+
+NAME_FIRST: Final = "write `base_model:` with one of the two, which the result starts from"
 
 
 def check_slice(method: Method, one: Slice, base: Reference | None, sink: Sink) -> None:
@@ -21,13 +25,15 @@ def check_slice(method: Method, one: Slice, base: Reference | None, sink: Sink) 
     models = [each.model for each in one.inputs]
     if method.base == "required" and base is None:
         help = "write `base_model:` with the model that the others were trained from"
-        help = "write `base_model:` with the one that `t: 0` gives" if method.pair else help
+        help = NAME_FIRST if method.pair else help
         sink.error("E0745", f"`{method.name}` needs a `base_model`", one.span, help=help)
         return
     used = base if method.base != "ignored" else None
     if used is not None and used not in models:
         message = f"the base `{used}` is not among the sources of this slice"
-        sink.error("E0745", message, one.span, help="add it, with the same number of layers")
+        help = "add it, with the same number of layers"
+        help = NAME_FIRST if method.pair else help
+        sink.error("E0745", message, one.span, help=help)
         return
     count = len(models) - (used is not None)
     if count < method.fewest or (method.most is not None and count > method.most):
@@ -35,6 +41,7 @@ def check_slice(method: Method, one: Slice, base: Reference | None, sink: Sink) 
             "E0745",
             f"`{method.name}` takes {_wanted(method)}, found {count}",
             one.span,
+            help=NAME_FIRST if method.pair and count > method.fewest else "",
             notes=_added(one, base),
         )
 
@@ -44,7 +51,8 @@ def _check_distinct(one: Slice, sink: Sink) -> None:
     for each in one.inputs:
         if each.model in first:
             message = f"`{each.model}` is merged with itself"
-            sink.error("E0745", message, each.span, secondary=(first[each.model],))
+            help = "remove it"
+            sink.error("E0745", message, each.span, secondary=(first[each.model],), help=help)
         first.setdefault(each.model, Label(each.span, "first here"))
 
 

@@ -9,43 +9,88 @@ from recipelang.convert.mergekit.methods import METHODS
 from recipelang.convert.mergekit.references import Reference, parse
 from recipelang.convert.yaml_tree import Item, Mapping, Scalar, Sequence
 from recipelang.diagnostics import Diagnostic, Label, Sink, Span
-from recipelang.language.suggest import did_you_mean
+from recipelang.language.suggest import did_you_mean, nearest
 
-__all__ = ["check_keys", "entries", "note", "present", "reference", "text"]
+__all__ = [
+    "NOWHERE", "TOP", "check_keys", "check_tool", "entries", "idle", "note", "present", "reference",
+    "text",
+]  # fmt: skip
 
+TOP: Final = (
+    "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype", "out_dtype",
+    "tokenizer_source", "tokenizer", "chat_template", "name",
+)  # fmt: skip
+"""The keys of a configuration."""
+NOWHERE: Final = ("int8_mask", "embed_slerp", "random_seed", "residual_weight")
+"""What people write and changes nothing: how signs are stored on the way, how embeddings were
+merged until 2024, a seed (mergekit takes one from its command line only), what was never built."""
+MOE: Final = "`mergekit-moe`, and a recipe makes no mixture of experts from dense models"
+EVOLVE: Final = "`mergekit-evolve`, and a recipe says one merge, not the search for one"
+BAKLLAMA: Final = "`bakllama`, whose format mergekit gave up"
 OTHERS: Final = {
-    "experts": "mergekit-moe", "gate_mode": "mergekit-moe", "genome": "mergekit-evolve",
-    "layer_slices": "bakllama",
+    "experts": (MOE, "merge the experts with `mergekit-moe`, and name its result as a `model`"),
+    "gate_mode": (MOE, "merge the experts with `mergekit-moe`, and name its result as a `model`"),
+    "genome": (EVOLVE, "import the `best_config.yaml` that the search found"),
+    "layer_slices": (BAKLLAMA, "write the layers as `slices:` with `merge_method: passthrough`"),
 }  # fmt: skip
-"""Keys of mergekit's other tools, whose files look alike."""
+"""Keys of mergekit's other tools, whose files look alike: whose they are, and what to do."""
 ELSEWHERE: Final = {
-    "layer_range": "a source of a slice", "sources": "an entry of `slices`",
-    "model": "an entry of `models`",
+    "layer_range": "it belongs to a source of a slice",
+    "sources": "it belongs to an entry of `slices`",
+    "model": "it belongs to an entry of `models`",
+    "revision": "write it behind the model: `model: org/name@revision`",
+    "lora": "write it behind the model: `model: org/name+org/lora`",
+    "merge_method": "a configuration has one method: make this part a document with a `name`",
 }  # fmt: skip
+"""What to do with keys that are legal or meant somewhere else."""
+
+
+def check_tool(document: Mapping, sink: Sink) -> bool:
+    """Whether the document is of a tool whose files are imported; else E0746 names its tool."""
+    for key, _ in document.entries:
+        if key.text in OTHERS:
+            tool, help = OTHERS[key.text]
+            sink.error("E0746", f"this is a configuration of {tool}", key.span, help=help)
+            return False
+    return True
 
 
 def check_keys(item: Mapping, known: Collection[str], what: str, sink: Sink) -> bool:
-    """Whether ``what`` has all keys of the mapping; others are reported (E0741, or E0746 for those
-    of another tool)."""
-    unknown = [key for key, _ in item.entries if key.text not in known]
+    """Whether ``what`` has all keys of the mapping; others are reported (E0741), but for those that
+    only hold a value for aliases, and those that change nothing anywhere (W0740)."""
+    unknown = [
+        key for key, value in item.entries
+        if key.text not in (*known, *NOWHERE)
+        and not (value.named and nearest(key.text, known) is None)
+    ]  # fmt: skip
+    for key in (key for key, _ in item.entries if key.text in NOWHERE):
+        idle(key, sink)
     for key in unknown:
-        if key.text in OTHERS:
-            message = f"`{key.text}` belongs to `{OTHERS[key.text]}`, whose files are not imported"
-            sink.error("E0746", message, key.span)
-            continue
-        help = did_you_mean(key.text, known)
-        if "parameters" in known and any(m.parameter(key.text) for m in METHODS.values()):
-            help = "write it below `parameters:`"
-        elif key.text in ELSEWHERE:
-            help = f"it belongs to {ELSEWHERE[key.text]}"
         notes = ("mergekit drops it without a word",)
+        help = _remedy(key.text, known)
         sink.error("E0741", f"{what} has no `{key.text}`", key.span, help=help, notes=notes)
     return not unknown
+
+
+def _remedy(key: str, known: Collection[str]) -> str:
+    """What to do with a key that is not known here."""
+    if "parameters" in known and any(m.parameter(key) for m in METHODS.values()):
+        return "write it below `parameters:`"
+    if key in ELSEWHERE:
+        return ELSEWHERE[key]
+    if key in TOP:
+        return "it belongs to the top of the configuration"
+    return did_you_mean(key, known)
 
 
 def note(message: str, span: Span, sink: Sink) -> None:
     """W0740: what the import leaves out or decides."""
     sink.add(Diagnostic("W0740", "note", message, Label(span)))
+
+
+def idle(key: Scalar, sink: Sink) -> None:
+    """W0740: a key that changes nothing."""
+    note(f"`{key.text}` changes nothing in mergekit; it is left out", key.span, sink)
 
 
 def present(item: Mapping, key: str) -> Item | None:

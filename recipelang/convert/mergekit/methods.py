@@ -44,7 +44,8 @@ class Parameter:
     idle_where: str = ""
     """A parameter of truth values: where it is true, this one changes nothing."""
     only_default: str = ""
-    """Why a recipe has no other value than mergekit's default; empty where it has."""
+    """What holds in a recipe instead of this bound, which may be mergekit's default or lower; empty
+    where a recipe has a field."""
 
     @property
     def in_block(self) -> bool:
@@ -150,7 +151,8 @@ METHODS: Final[dict[str, Method]] = {
             (
                 Parameter("max_iter", "iterations", "whole", 10, 10, varies=False,
                           range=Range(1, None)),
-                Parameter("tol", "", default=1e-5, only_default="its bound is relative here"),
+                Parameter("tol", "", default=1e-5,
+                          only_default="its steps end below mergekit's default"),
             ), 1, differs=TRIG,
         ),
         Method(

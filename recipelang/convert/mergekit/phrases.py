@@ -129,10 +129,13 @@ def _common(merge: Merge) -> dict[str, Setting]:
 def _input(
     merge: Merge, one: Operand, common: Mapping[str, Setting], name: Name, reach: Reach
 ) -> str:
+    """An input with the values that it does not share; our default too where others have theirs."""
     args = [
         f"{p.field} = {_field(p, one.values[p.name], reach)[0]}"
         for p in merge.method.parameters
-        if p.name in one.values and p.name not in common and _told(p, one.values[p.name])
+        if p.name in one.values
+        and p.name not in common
+        and any(_told(p, each.values[p.name]) for each in merge.inputs)
     ]
     return operand(one, name) + (f"({', '.join(args)})" if args else "")
 

@@ -6,25 +6,31 @@ that offers the nearest one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from recipelang.convert.mergekit.configuration import Configuration, Tokenizer
 from recipelang.convert.mergekit.contract import check_slice
-from recipelang.convert.mergekit.keys import check_keys, note, present, reference, text
+from recipelang.convert.mergekit.keys import (
+    TOP,
+    check_keys,
+    check_tool,
+    note,
+    present,
+    reference,
+    text,
+)
 from recipelang.convert.mergekit.methods import METHODS, Method
 from recipelang.convert.mergekit.parameters import read_settings
 from recipelang.convert.mergekit.read_models import Reader
 from recipelang.convert.mergekit.references import parse
 from recipelang.convert.yaml_tree import Item, Mapping, Scalar
-from recipelang.diagnostics import Sink
+from recipelang.diagnostics import Diagnostic, Label, Sink
 from recipelang.language.suggest import did_you_mean, listed
 
 __all__ = ["read_configuration"]
 
-TOP: Final = (
-    "merge_method", "base_model", "models", "slices", "modules", "parameters", "dtype", "out_dtype",
-    "tokenizer_source", "tokenizer", "chat_template", "name",
-)  # fmt: skip
 TOKENIZER: Final = ("source", "tokens", "pad_to_multiple_of")
 DTYPES: Final = {
     "float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64",
@@ -35,13 +41,29 @@ def read_configuration(document: Item, sink: Sink) -> Configuration | None:
     """The configuration of a document; None and errors in the sink where it has faults."""
     own = Sink()
     found = _read(document, own)
-    sink.extend(own.diagnostics)
+    sink.extend(_together(own.diagnostics))
     return None if own.has_errors else found
+
+
+def _together(found: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """The diagnostics with those about what is left out told once, with all their places."""
+    kept: dict[object, Diagnostic] = {}
+    for place, one in enumerate(found):
+        key = (one.code, one.message) if one.code == "W0740" else place
+        first = kept.get(key)
+        if first is None or one.primary is None:
+            kept[key] = one
+        else:
+            more = Label(one.primary.span, "and here")
+            kept[key] = replace(first, secondary=(*first.secondary, more))
+    return list(kept.values())
 
 
 def _read(document: Item, sink: Sink) -> Configuration | None:
     if not isinstance(document, Mapping) or not document.entries:
         sink.error("E0745", "a configuration is a mapping", document.span)
+        return None
+    if not check_tool(document, sink):
         return None
     sound = check_keys(document, TOP, "a configuration", sink)
     method = _method(document, sink) if sound or document.get("merge_method") else None
@@ -130,5 +152,7 @@ def _tokenizer_source(item: Item, sink: Sink) -> Tokenizer | None:
         return Tokenizer("union", item.span)
     if isinstance(item, Scalar) and item.text == "base":
         return Tokenizer("base", item.span)
+    if isinstance(item, Scalar):  # until 2024 a model was written `model:org/name`
+        item = replace(item, text=item.text.removeprefix("model:"))
     found = parse(item, sink)
     return Tokenizer(found, item.span) if found else None

@@ -14,20 +14,22 @@ from recipelang.convert.mergekit.references import Reference
 from recipelang.convert.mergekit.settings import number
 from recipelang.convert.yaml_tree import Item, Mapping, Scalar, Sequence
 from recipelang.diagnostics import Sink
-from recipelang.language.suggest import did_you_mean
+from recipelang.language.suggest import did_you_mean, listed
 
 __all__ = ["Reader"]
 
 OUTPUTS: Final = ("models", "slices", "modules")
 MODEL: Final = ("model", "parameters")
 SOURCE: Final = ("model", "layer_range", "parameters")
-SLICE: Final = ("sources", "base_model", "parameters", "residual_weight")
+SLICE: Final = ("sources", "base_model", "parameters")
 MODULE: Final = ("models", "slices", "parameters")
 MODULES: Final = (
     "vision_tower", "vision_model", "multi_modal_projector", "encoder", "decoder", "text_decoder",
     "shared",
 )  # fmt: skip
-"""The modules of mergekit's architectures."""
+"""The modules of mergekit's architectures that have several."""
+WHOLE: Final = "default"
+"""The one module of every other architecture; mergekit and its web page write it into files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,33 +52,41 @@ class Reader:
         if given[0] == "models":
             return (Module("", self._models(document), {}, document.span),)
         if given[0] == "slices":
-            slices = tuple(self._slice(entry) for entry in entries(document, "slices", self.sink))
-            return (Module("", slices, {}, document.span),)
+            return (Module("", self._slices(document), {}, document.span),)
         modules = document.get("modules")
         if not isinstance(modules, Mapping) or not modules.entries:
             self.sink.error("E0744", "`modules` is a mapping of modules", document.span)
             return ()
-        read = [self._module(key, item) for key, item in modules.entries]
+        alone = len(modules.entries) == 1
+        read = [self._module(key, item, alone) for key, item in modules.entries]
         return tuple(module for module in read if module is not None)
 
-    def _module(self, key: Scalar, item: Item) -> Module | None:
-        if key.text not in MODULES:
-            help = did_you_mean(key.text, MODULES)
+    def _module(self, key: Scalar, item: Item, alone: bool) -> Module | None:
+        whole = key.text == WHOLE
+        if whole and not alone:
+            message = f"`{WHOLE}` is the module of models that have one only"
+            self.sink.error("E0745", message, key.span, help=f"one of {listed(MODULES)}")
+            return None
+        if key.text not in MODULES and not whole:
+            help = did_you_mean(key.text, (*MODULES, WHOLE))
             self.sink.error("E0741", f"mergekit knows no module `{key.text}`", key.span, help=help)
             return None
         if not isinstance(item, Mapping):
             self.sink.error("E0744", f"the module `{key.text}` is a mapping", item.span)
             return None
         check_keys(item, MODULE, "a module", self.sink)
-        if present(item, "slices") is not None:
+        models, slices = present(item, "models"), present(item, "slices")
+        if slices is not None and not whole:
             message = "a recipe stacks layers of whole models, not of a module"
             self.sink.error("E0746", message, (item.key("slices") or key).span)
             return None
-        if present(item, "models") is None:
-            self.sink.error("E0745", f"the module `{key.text}` has no `models`", key.span)
+        if (models is None) == (slices is None):
+            either = "no `models`" if models is None else "both `models` and `slices`"
+            self.sink.error("E0745", f"the module `{key.text}` has {either}", key.span)
             return None
         settings = read_settings(item.get("parameters"), self.method, "whole", self.sink)
-        return Module(key.text, self._models(item), settings, key.span)
+        made = self._models(item) if slices is None else self._slices(item)
+        return Module("" if whole else key.text, made, settings, key.span)
 
     def _models(self, item: Mapping) -> tuple[Slice, ...]:
         """``models:`` as one slice over all layers, with a base that mergekit adds."""
@@ -92,13 +102,15 @@ class Reader:
                 note(message, base.span or place, self.sink)
         return (Slice(tuple(found), None, {}, place),) if found else ()
 
+    def _slices(self, item: Mapping) -> tuple[Slice, ...]:
+        return tuple(self._slice(entry) for entry in entries(item, "slices", self.sink))
+
     def _slice(self, item: Mapping) -> Slice:
-        sound = check_keys(item, SLICE, "a slice", self.sink)
+        again = item.get("merge_method")
+        same = isinstance(again, Scalar) and again.text == self.method.name
+        known = (*SLICE, "merge_method") if same else SLICE
+        sound = check_keys(item, known, "a slice", self.sink)
         own = reference(item, "base_model", self.sink)
-        unused = item.key("residual_weight")
-        if unused is not None:
-            message = "`residual_weight` changes nothing in mergekit; it is left out"
-            note(message, unused.span, self.sink)
         if sound and present(item, "sources") is None:
             self.sink.error("E0745", "this slice has no `sources`", item.span)
         within = Reader(self.method, own or self.base, self.sink)

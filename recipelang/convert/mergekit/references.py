@@ -24,6 +24,8 @@ __all__ = ["Place", "Reference", "Source", "parse"]
 KEYS: Final = ("model", "lora", "override_architecture")
 PLACE_KEYS: Final = ("path", "revision")
 LOCAL: Final = re.compile(r"(?:[./~\\]|[A-Za-z]:[\\/])")
+WINDOWS: Final = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+ADDRESS: Final = re.compile(r"hf:(?://)?|[a-z]+://(?:huggingface\.co/|hf\.co/)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,11 @@ class Place:
     def may_be_hub(self) -> bool:
         """Whether the hub can have a repository of this name."""
         return not LOCAL.match(self.path) and HUB_NAME.fullmatch(self.path) is not None
+
+    @property
+    def is_windows(self) -> bool:
+        """Whether the path starts at a drive or a share of Windows."""
+        return WINDOWS.match(self.path) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +68,12 @@ def parse(item: Item, sink: Sink) -> Reference | None:
         sink.error("E0744", "a model is a path or a repository's name", item.span)
         return None
     chunks = item.text.split("+")
-    places = [_place(chunk, item.span, sink) for chunk in chunks]
-    if len(chunks) > 2:
-        message = "a model has one adapter at most"
+    if len(chunks) > 2 or not all(chunks):
+        message = "a `+` stands between a model and its adapter, and there is one at most"
         sink.error("E0744", message, item.span, help="write `base+adapter`")
-    if len(chunks) > 2 or places[0] is None or places[-1] is None:
+        return None
+    places = [_place(chunk, item.span, sink) for chunk in chunks]
+    if places[0] is None or places[-1] is None:
         return None
     return Reference(places[0], places[1] if len(chunks) == 2 else None, item.span)
 
@@ -74,7 +82,10 @@ def _from_mapping(item: Mapping, sink: Sink) -> Reference | None:
     for key, value in item.entries:
         if key.text not in KEYS:
             message = f"a model has no `{key.text}`"
-            sink.error("E0741", message, key.span, help=did_you_mean(key.text, KEYS))
+            help = did_you_mean(key.text, KEYS)
+            if key.text in PLACE_KEYS:
+                help = "write `model: org/name@revision`"
+            sink.error("E0741", message, key.span, help=help)
             return None
         null = isinstance(value, Scalar) and value.kind == "null"
         if key.text == "override_architecture" and not null:
@@ -117,6 +128,12 @@ def _nested(item: Item, sink: Sink) -> Place | None:
 
 def _place(text: str, span: Span, sink: Sink) -> Place | None:
     path, at, revision = text.partition("@")
+    if address := ADDRESS.match(path):
+        message = f"`{text}` is an address, and a model is a path or a repository's name"
+        name = path[address.end() :].strip("/")
+        help = f"write `{name}`" if HUB_NAME.fullmatch(name) else ""
+        sink.error("E0744", message, span, help=help)
+        return None
     if not path or (at and not REVISION.fullmatch(revision)):
         message = f"`{text}` is no model: a revision is one word behind one `@`"
         sink.error("E0744", message, span, help="write `org/name@revision`")

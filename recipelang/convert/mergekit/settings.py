@@ -25,8 +25,8 @@ __all__ = ["Entry", "Setting", "chained", "number", "read_setting", "truth"]
 
 NUMBER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9_]*|(?=\.[0-9]))(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?")
 TRUTHS: Final = {
-    "true": True, "yes": True, "on": True, "1": True,
-    "false": False, "no": False, "off": False, "0": False,
+    "true": True, "yes": True, "on": True, "t": True, "y": True,
+    "false": False, "no": False, "off": False, "f": False, "n": False,
 }  # fmt: skip
 WANTED: Final = {
     "number": "a number", "fraction": "a number", "whole": "a whole number",
@@ -70,8 +70,13 @@ def number(text: str) -> int | float | None:
 
 
 def truth(text: str) -> bool | None:
-    """The truth value that a text stands for in YAML 1.1."""
-    return TRUTHS.get(text.lower())
+    """The truth value that mergekit takes a text for; its own files have ``normalize: 1.0``.
+
+    >>> truth("yes"), truth("1.0"), truth("0"), truth("2")
+    (True, True, False, None)
+    """
+    value = number(text)
+    return bool(value) if value in (0, 1) else TRUTHS.get(text.lower())
 
 
 def chained(scopes: Iterable[Setting | None]) -> Setting:

@@ -6,11 +6,13 @@ each other; documents of mergekit-multi are bindings that others use.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from recipelang.convert.mergekit.configuration import Configuration
+from recipelang.convert.mergekit.keys import note
 from recipelang.convert.mergekit.names import Names, Paths, quoted
 from recipelang.convert.mergekit.phrases import (
     Block,
@@ -26,7 +28,7 @@ from recipelang.convert.mergekit.resolve import Merge, Operand, resolve
 from recipelang.convert.mergekit.settings import Setting
 from recipelang.convert.mergekit.varying import Reach, splits, written
 from recipelang.convert.mergekit.vocabulary import vocabulary_of
-from recipelang.diagnostics import Sink, Source
+from recipelang.diagnostics import Sink, Source, Span
 from recipelang.language.format import format_source
 from recipelang.types import ModelType
 
@@ -85,19 +87,22 @@ class Writer:
             return
         made = self.merges.get(reference.model.path)
         if reference.lora is None:
-            self.bound[reference] = made or self._source("model", reference.model)
+            self.bound[reference] = made or self._source("model", reference.model, reference.span)
             return
-        whole = Reference(reference.model)
+        whole = Reference(reference.model, None, reference.span)
         self._bind(whole)
         base = self.bound[whole]
         if reference.lora not in self.adapters:
-            self.adapters[reference.lora] = self._source("adapter", reference.lora)
+            self.adapters[reference.lora] = self._source("adapter", reference.lora, reference.span)
         adapter = self.adapters[reference.lora]
         tuned = self.bound[reference] = self.names.new(f"{base}_{adapter}")
         (self.lines if made else self.models).append(f"{tuned} = apply {adapter} to {base}")
 
-    def _source(self, verb: str, place: Place) -> str:
+    def _source(self, verb: str, place: Place, span: Span | None) -> str:
         name = self.names.new(place.path)
+        if place.is_windows and os.name != "nt" and span is not None:
+            message = f"`{place.path}` is a path of Windows: write the one of this machine"
+            note(message, span, self.sink)
         revision = f" at {quoted(place.revision)}" if place.revision else ""
         self.models.append(f"{name} = {verb} {quoted(self.paths.uri(place))}{revision}")
         return name

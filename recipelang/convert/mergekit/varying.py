@@ -60,12 +60,12 @@ def plain(value: Value) -> str:
 
 
 def percent(value: Value) -> str:
-    """A share in percent.
+    """A share in percent, with all the digits that give it back.
 
-    >>> percent(0.5), percent(0.333), percent(1)
-    ('50%', '33.3%', '100%')
+    >>> percent(0.5), percent(0.333), percent(1), percent(0.9226063090384548)
+    ('50%', '33.3%', '100%', '92.26063090384548%')
     """
-    return number_text(float(Decimal(repr(value)) * 100)) + "%"
+    return format((Decimal(repr(value)) * 100).normalize(), "f") + "%"
 
 
 def constant(setting: Setting) -> Value | None:
