@@ -53,6 +53,7 @@ def multislerp_cost(typed: Typed) -> Cost:
     kind="weights",
     result="Model",
     origin="base or common",
+    version=2,
     laws=("permutation_invariant", "ignores_zero_weight", "homogeneous"),
     include=merging,
     result_type=multislerp_result,
